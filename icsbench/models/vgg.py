@@ -1,0 +1,117 @@
+"""VGG (Simonyan & Zisserman 2015, Table 1) for 32x32 images, with a place for a normaliser before every nonlinearity."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from icsbench.streams import stream_seed
+
+_STAGES = {  # convolutions per stage; every stage ends in a 2x2 max-pool
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+_CHANNELS = (64, 128, 256, 512, 512)
+
+MakeNorm = Callable[[int, int], nn.Module]
+"""``(num_features, dimensions) -> module``, with dimensions 2 for feature maps and 1 for vectors."""
+
+
+class Block(nn.Module):
+    """One layer, ``activation(norm(transform(x)))``: Ioffe & Szegedy 2015, section 3.2, ``z = g(BN(W u))``.
+
+    The output of ``norm`` is the *pre-activation* of the layer in every regime (``norm`` is the identity without BN).
+    """
+
+    def __init__(self, transform: nn.Module, norm: nn.Module, activation: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+        self.norm = norm
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
+        return self.activation(self.norm(self.transform(x)))
+
+
+class VGG(nn.Module):
+    """VGG 11, 13, 16 or 19 with 3x3 convolutions, padding 1, for inputs of shape ``(N, 3, 32, 32)``.
+
+    :param name: ``vgg11``, ``vgg13``, ``vgg16`` or ``vgg19``.
+    :param num_classes: size of the output.
+    :param make_norm: builds the normaliser of a layer from its number of features and 1 or 2 dimensions.
+    :param width: multiplier of every channel count (and of hidden layers of the head), rounded, at least 1.
+    :param head: ``linear`` (512 -> classes), ``512-512`` or ``4096-4096`` (two hidden layers with ReLU).
+    :param head_norm: whether the hidden layers of the head have the normaliser too.
+    :param init: ``glorot`` (uniform, zero biases: Glorot & Bengio 2010, eq. 16), ``he`` (normal, fan-in, zero biases:
+        He et al. 2015, eq. 10) or ``torch`` (PyTorch's default of its layers).
+    :param seed: every parameter is drawn from a stream named after it, so parameters that two regimes share are equal.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int,
+        make_norm: MakeNorm,
+        *,
+        width: float = 1.0,
+        head: str = "linear",
+        head_norm: bool = False,
+        init: str = "glorot",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        features: OrderedDict[str, nn.Module] = OrderedDict()
+        channels, depth = 3, 0
+        for stage, (repeats, base) in enumerate(zip(_STAGES[name], _CHANNELS, strict=True), start=1):
+            for _ in range(repeats):
+                depth += 1
+                out = max(1, round(base * width))
+                convolution = nn.Conv2d(channels, out, kernel_size=3, padding=1)
+                features[f"conv{depth}"] = Block(convolution, make_norm(out, 2), nn.ReLU(inplace=True))
+                channels = out
+            features[f"pool{stage}"] = nn.MaxPool2d(2)
+        self.features = nn.Sequential(features)
+
+        hidden = [] if head == "linear" else [max(1, round(int(size) * width)) for size in head.split("-")]
+        classifier: OrderedDict[str, nn.Module] = OrderedDict()
+        for index, size in enumerate(hidden, start=1):
+            norm = make_norm(size, 1) if head_norm else nn.Identity()
+            classifier[f"fc{index}"] = Block(nn.Linear(channels, size), norm, nn.ReLU(inplace=True))
+            channels = size
+        classifier[f"fc{len(hidden) + 1}"] = Block(nn.Linear(channels, num_classes), nn.Identity(), nn.Identity())
+        self.head = nn.Sequential(classifier)
+        _initialise(self, init, seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(N, 3, 32, 32)`` to logits ``(N, num_classes)``."""
+        return self.head(self.features(x).flatten(1))
+
+    def layers(self) -> list[tuple[str, Block]]:
+        """The layers that own weights as ``(path, block)``, in forward order: layer k is the same place in every regime."""
+        return [(path, module) for path, module in self.named_modules() if isinstance(module, Block)]
+
+
+def _initialise(model: nn.Module, init: str, seed: int) -> None:
+    for name, parameter in model.named_parameters():
+        if not name.endswith((".transform.weight", ".transform.bias")):
+            continue
+        generator = torch.Generator().manual_seed(stream_seed(seed, "init", name))
+        weight = model.get_parameter(name.rsplit(".", 1)[0] + ".weight")
+        receptive_field = weight[0][0].numel()
+        fan_in, fan_out = weight.shape[1] * receptive_field, weight.shape[0] * receptive_field
+        with torch.no_grad():
+            if init == "torch":
+                bound = 1 / math.sqrt(fan_in)
+                parameter.uniform_(-bound, bound, generator=generator)
+            elif name.endswith("bias"):
+                parameter.zero_()
+            elif init == "glorot":
+                bound = math.sqrt(6 / (fan_in + fan_out))
+                parameter.uniform_(-bound, bound, generator=generator)
+            else:
+                parameter.normal_(0, math.sqrt(2 / fan_in), generator=generator)
