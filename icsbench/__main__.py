@@ -1,0 +1,5 @@
+"""``python -m icsbench``."""
+
+from icsbench.cli import main
+
+main()

@@ -1,0 +1,137 @@
+"""The command line. Nothing heavy is imported before a command needs it: ``--help`` and ``figures`` never load torch."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icsbench import __version__
+from icsbench.errors import IcsbenchError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Why does Batch Normalization help? Train VGG16 without BN, with BN and with noisy BN, measure what each side "
+    "of the internal-covariate-shift debate talks about, and draw the comparison.",
+)
+
+_HYDRA_COMMAND = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def _complete(context: typer.Context, incomplete: str) -> list[str]:
+    from icsbench.completion import complete_override
+
+    return complete_override(incomplete)
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Hydra overrides (key=value, group=option) and Hydra flags.", autocompletion=_complete, show_default=False
+    ),
+]
+Results = Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS", show_default=False)]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"icsbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(context_settings=_HYDRA_COMMAND)
+def train(context: typer.Context, overrides: Overrides = None) -> None:
+    """Train one run: icsbench train norm=noisy_bn seed=3. With --help, the whole configuration."""
+    _launch([*(overrides or []), *context.args])
+
+
+@app.command(context_settings=_HYDRA_COMMAND)
+def sweep(context: typer.Context, overrides: Overrides = None) -> None:
+    """Train many runs (Hydra multirun): icsbench sweep norm=none,bn 'seed=range(0,6)'."""
+    _launch(["hydra.mode=MULTIRUN", *(overrides or []), *context.args])
+
+
+@app.command(context_settings=_HYDRA_COMMAND)
+def reproduce(context: typer.Context, overrides: Overrides = None) -> None:
+    """Train the three regimes with six paired seeds, then draw: icsbench reproduce scale=demo|cpu|paper."""
+    arguments = [*(overrides or []), *context.args]
+    if any(argument.startswith("experiment=") for argument in arguments):
+        raise IcsbenchError("reproduce always runs experiment=three_regimes; for another use icsbench sweep experiment=NAME")
+    arguments = ["experiment=three_regimes", *arguments]
+    _launch(["hydra.mode=MULTIRUN", *arguments])
+    if any(argument.startswith("-") for argument in arguments):
+        return
+    from icsbench.hydra_app import records_of
+
+    _draw(records_of(arguments), None)
+
+
+@app.command()
+def figures(
+    results: Results,
+    out: Annotated[Path | None, typer.Option(help="Folder for the figures; default RESULTS/figures.")] = None,
+) -> None:
+    """Redraw table and figures from the records alone."""
+    _draw(results, out)
+
+
+@app.command()
+def runs(results: Results) -> None:
+    """List the runs: complete, incomplete, running, diverged, never left chance, failed."""
+    from rich.console import Console
+
+    from icsbench.analysis.results import load_runs
+    from icsbench.analysis.tables import print_runs
+
+    print_runs(Console(), load_runs(results))
+
+
+def _launch(arguments: list[str]) -> None:
+    from icsbench.hydra_app import launch
+
+    launch(arguments)
+
+
+def _draw(results: Path, out: Path | None) -> None:
+    from rich.console import Console
+
+    from icsbench.analysis.results import load_runs
+    from icsbench.analysis.tables import print_results
+    from icsbench.figures import draw_all
+
+    console = Console()
+    found = load_runs(results)
+    out = out or results / "figures"
+    print_results(console, found)
+    written = draw_all(found, out)
+    print(f"{len(written)} files in {out}")
+
+
+def main() -> None:
+    """Entry point: what the user can put right is one line on stderr; exit 0, 1 (failed), 2 (usage), 130 (Ctrl-C)."""
+    try:
+        app()
+    except IcsbenchError as error:
+        print(f"icsbench: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("icsbench: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        print(f"icsbench: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,138 @@
+"""The Hydra application behind ``icsbench train`` and ``icsbench sweep``."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from icsbench.config import resolve
+from icsbench.errors import IcsbenchError
+
+_HERE = Path(__file__).resolve().parent
+CONFIG_DIR = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if (path / "train.yaml").is_file())
+
+_SHOW_EVERY = 10.0  # seconds between progress lines
+
+failures: list[str] = []
+"""Error lines of the jobs that failed, gathered by :func:`launch`."""
+
+
+@hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")
+def task(composed: DictConfig) -> float | None:
+    """Run one training job; return the validation accuracy that a sweeper may maximise (None where the job failed)."""
+    hydra_config = HydraConfig.get()
+    multirun = hydra_config.mode == RunMode.MULTIRUN
+    try:
+        config = resolve(composed)
+        from icsbench import training
+
+        in_pool = multirun and "joblib" in hydra_config.launcher["_target_"].lower()
+        who = f"{config.norm.name} lr {config.optim.lr:g} seed {config.seed}"
+        summary = training.run(config, threads=1 if in_pool else None, show=_Lines(who, config.steps))
+    except IcsbenchError as error:
+        line = str(error)
+        if not multirun:
+            failures.append(line)
+            return None
+        job = f"{' '.join(hydra_config.overrides.task)}: {line}"
+        error_file = Path(hydra_config.sweep.dir) / f"{hydra_config.job.num}.error"
+        error_file.write_text(job)
+        return None
+    _say(f"{who}: {_describe(summary)}; record {config.run_dir}")
+    return next(iter(summary["val/accuracy"].values()))
+
+
+class SweepOutcome(Callback):
+    """Gathers the error lines of a sweep's jobs, whatever process or machine ran them."""
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Read what the failed jobs left in the sweep's folder."""
+        left = sorted(Path(config.hydra.sweep.dir).glob("*.error"), key=lambda path: int(path.stem))
+        failures.extend(path.read_text() for path in left)
+
+
+def launch(arguments: list[str]) -> None:
+    """Hand ``arguments`` (overrides and Hydra flags) to Hydra, as if they had been typed behind its own command.
+
+    :raises IcsbenchError: the arguments or a job failed; one line per failed job.
+    """
+    failures.clear()
+    argv, full_errors = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["icsbench", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
+    try:
+        task()
+    except Exception as error:
+        if full_errors or not type(error).__module__.startswith(("hydra.", "omegaconf.")):
+            raise
+        raise IcsbenchError(_one_line(error)) from error
+    finally:
+        sys.argv = argv
+        if full_errors is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+    if failures:
+        raise IcsbenchError("\nicsbench: ".join(failures))
+
+
+def records_of(arguments: list[str]) -> Path:
+    """Folder of the records that a sweep with these overrides writes: ``results/<experiment>``."""
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = resolve(hydra.compose("train", [a for a in arguments if not a.startswith("hydra") and not _sweeps(a)]))
+    return Path(config.results) / config.experiment
+
+
+def _sweeps(override: str) -> bool:
+    return OverridesParser.create().parse_override(override).is_sweep_override()
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    unknown = next((line for line in lines if line.startswith("Key '") and "is not in struct" in line), None)
+    if unknown:
+        import difflib
+
+        from icsbench.config import known_keys
+
+        key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), unknown.split("'")[1])
+        close = difflib.get_close_matches(key, known_keys(), n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "icsbench train --cfg job lists the keys"
+        return f"unknown key '{key}'; {hint}"
+    return " ".join(line for line in lines if not line.startswith(("Set the environment", "full_key:", "object_type=")))
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    protocol, accuracy = next(iter(summary["test/accuracy"].items()))
+    said = f"train accuracy {summary['train/accuracy']:.1%}, test accuracy {accuracy:.1%} ({protocol})"
+    if summary["outcome"] == "diverged":
+        return f"diverged at step {summary['diverged_at']}, {said}"
+    return f"never left chance, {said}" if summary["outcome"] == "chance" else f"complete, {said}"
+
+
+class _Lines:
+    """Progress as lines on stderr, one every few seconds."""
+
+    def __init__(self, who: str, steps: int) -> None:
+        self._who = who
+        self._steps = steps
+        self._next = time.monotonic() + _SHOW_EVERY
+
+    def __call__(self, progress: Any) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _SHOW_EVERY
+        _say(
+            f"{self._who}: step {progress.step}/{self._steps}, loss {progress.loss:.3f}, "
+            f"train accuracy {progress.accuracy:.1%}, {progress.images_per_second:,.0f} images/s"
+        )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

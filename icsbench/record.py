@@ -1,0 +1,142 @@
+"""The run directory: the only interface between what trains and what analyses."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from icsbench.config import Config, load_config
+from icsbench.errors import IcsbenchError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Record:
+    """The directory of one run, held under a lock while it is open.
+
+    ``config.yaml``, ``environment.json``, ``metrics.jsonl`` (append-only), ``probes/``, ``checkpoint.pt`` and
+    ``summary.json``, which is written last: its presence means that the run is complete. ``timing.json`` holds wall
+    times, the one thing in a record that is not a function of the config.
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Open (or create) the record of ``config``.
+
+        :raises IcsbenchError: the folder cannot be written, is in use by another process, or belongs to another config.
+        """
+        self.path = config.run_dir
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / "run.lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise IcsbenchError(f"{self.path} is in use by another process; wait for it or choose another seed") from None
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            raise IcsbenchError(
+                f"results folder {self.path} cannot be written ({error.strerror}); choose another with results=DIR"
+            ) from error
+        except OSError as error:
+            raise IcsbenchError(f"results folder {self.path} cannot be written ({error.strerror})") from error
+        try:
+            for left_by_a_kill in self.path.rglob(".*.tmp"):
+                left_by_a_kill.unlink()
+            self._claim(config)
+            self._metrics: IO[bytes] = open(self.path / "metrics.jsonl", "ab")  # noqa: SIM115 (closed by close)
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, PermissionError):
+                raise IcsbenchError(
+                    f"results folder {self.path} cannot be written ({error.strerror}); choose another with results=DIR"
+                ) from error
+            raise
+
+    def _claim(self, config: Config) -> None:
+        path = self.path / "config.yaml"
+        if path.exists():
+            other = load_config(path)
+            theirs, ours = {"seed": other.seed, **other.identity()}, {"seed": config.seed, **config.identity()}
+            different = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+            if different:
+                raise IcsbenchError(
+                    f"{self.path} belongs to another config (it differs in {', '.join(different)}); "
+                    "move it away or choose another folder with results=DIR"
+                )
+        else:
+            write_atomically(path, lambda file: file.write(config.to_yaml().encode()))
+
+    def close(self) -> None:
+        """Close the files and give back the lock."""
+        self._metrics.close()
+        self._lock.release()
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """The summary of a complete run, None otherwise."""
+        return self.read_json("summary.json")
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Append one row to ``metrics.jsonl``."""
+        self._metrics.write(json.dumps(row).encode() + b"\n")
+        self._metrics.flush()
+
+    def position(self) -> int:
+        """Bytes of ``metrics.jsonl`` that are safely on disk, for a checkpoint."""
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        return self._metrics.tell()
+
+    def rewind(self, position: int) -> None:
+        """Forget the rows after ``position``, and probe records of later steps are written over as they come.
+
+        :raises IcsbenchError: the file is shorter than that.
+        """
+        size = self._metrics.seek(0, os.SEEK_END)
+        if size < position:
+            raise IcsbenchError(
+                f"{self.path / 'metrics.jsonl'} is shorter than its checkpoint says ({size} < {position} bytes); "
+                f"delete {self.path} to start this run again"
+            )
+        self._metrics.truncate(position)
+        self._metrics.seek(position)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Content of a JSON file of the record, None where there is none.
+
+        :raises IcsbenchError: the file is damaged.
+        """
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise IcsbenchError(f"{self.path / name} is damaged ({error}); delete it and run the command again") from error
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file of the record atomically."""
+        write_atomically(self.path / name, lambda file: file.write(json.dumps(content, indent=2).encode() + b"\n"))
+
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Write an ``.npz`` file of the record atomically."""
+        write_atomically(self.path / name, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,6 @@
+"""Training one run: the loop, its evaluation protocols, and its checkpoints."""
+
+from icsbench.training.evaluation import Protocol, evaluate, protocols_of
+from icsbench.training.loop import build_model, run
+
+__all__ = ["Protocol", "build_model", "evaluate", "protocols_of", "run"]
