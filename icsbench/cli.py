@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before a command needs it: ``--help`` and ``figures`` never load torch."""
+"""The command line. Nothing heavy is imported before a command needs it; ``--help`` and ``figures`` load no torch."""
 
 import os
 import sys
@@ -68,7 +68,9 @@ def reproduce(context: typer.Context, overrides: Overrides = None) -> None:
     """Train the three regimes with six paired seeds, then draw: icsbench reproduce scale=demo|cpu|paper."""
     arguments = [*(overrides or []), *context.args]
     if any(argument.startswith("experiment=") for argument in arguments):
-        raise IcsbenchError("reproduce always runs experiment=three_regimes; for another use icsbench sweep experiment=NAME")
+        raise IcsbenchError(
+            "reproduce always runs experiment=three_regimes; for another use icsbench sweep experiment=NAME"
+        )
     arguments = ["experiment=three_regimes", *arguments]
     _launch(["hydra.mode=MULTIRUN", *arguments])
     if any(argument.startswith("-") for argument in arguments):

@@ -1,5 +1,6 @@
 """The typed schema of a run, its checks, and its fingerprint."""
 
+import difflib
 import hashlib
 import json
 import math
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from icsbench.errors import IcsbenchError
 
@@ -20,7 +21,9 @@ def _one_of(key: str, value: Any, allowed: tuple) -> None:
 
 def _in_range(key: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
-        bounds = f"{'greater than' if open_low else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+        bounds = f"{'greater than' if open_low else 'at least'} {low:g}" + (
+            f" and at most {high:g}" if high < math.inf else ""
+        )
         raise ValueError(f"{key} must be {bounds} (got {value})")
 
 
@@ -207,9 +210,15 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def known_keys() -> list[str]:
-    """Every dotted key of the schema."""
-    return list(_flat(asdict(Config())))
+def unknown_key(key: str) -> str:
+    """The error line for a key that the schema does not have."""
+    known = list(_flat(asdict(Config())))
+    if key in known:
+        group = key.split(".")[0]
+        return f"configuration: '{key}' does not apply to the chosen {group}; choose another with {group}=NAME"
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else "icsbench train --cfg job lists the keys"
+    return f"configuration: unknown key '{key}'; {hint}"
 
 
 def resolve(composed: DictConfig) -> Config:
@@ -220,6 +229,8 @@ def resolve(composed: DictConfig) -> Config:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), composed)
         return _build(Config, OmegaConf.to_container(merged, resolve=True))
+    except ConfigKeyError as error:
+        raise IcsbenchError(unknown_key(str(error.full_key))) from error
     except OmegaConfBaseException as error:
         where = f" (key {error.full_key})" if getattr(error, "full_key", None) else ""
         raise IcsbenchError(f"configuration: {str(error.msg or error).splitlines()[0]}{where}") from error
@@ -243,6 +254,6 @@ def load_config(path: Path) -> Config:
     return resolve(composed)
 
 
-def _build(schema: type, values: Any) -> Any:
+def _build(schema: Any, values: Any) -> Any:
     types = {f.name: f.type for f in fields(schema)}
     return schema(**{k: _build(types[k], v) if is_dataclass(types[k]) else v for k, v in values.items()})

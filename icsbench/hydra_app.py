@@ -1,6 +1,7 @@
 """The Hydra application behind ``icsbench train`` and ``icsbench sweep``."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,15 +12,26 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from icsbench.config import resolve
+from icsbench.config import resolve, unknown_key
 from icsbench.errors import IcsbenchError
 
 _HERE = Path(__file__).resolve().parent
 CONFIG_DIR = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if (path / "train.yaml").is_file())
 
 _SHOW_EVERY = 10.0  # seconds between progress lines
+
+
+def _pool_size(device: str) -> int:
+    """Processes of the local pool: one a core on the CPU; one where a GPU is used, which they would share."""
+    import torch
+
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return -1 if device == "cpu" or not accelerated else 1
+
+
+OmegaConf.register_new_resolver("icsbench.pool_size", _pool_size, replace=True)
 
 failures: list[str] = []
 """Error lines of the jobs that failed, gathered by :func:`launch`."""
@@ -94,18 +106,11 @@ def _sweeps(override: str) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    unknown = next((line for line in lines if line.startswith("Key '") and "is not in struct" in line), None)
+    text = " ".join(str(error).split())
+    unknown = re.match(r"Could not override '([^']+)'", text)
     if unknown:
-        import difflib
-
-        from icsbench.config import known_keys
-
-        key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), unknown.split("'")[1])
-        close = difflib.get_close_matches(key, known_keys(), n=1)
-        hint = f"did you mean '{close[0]}'?" if close else "icsbench train --cfg job lists the keys"
-        return f"unknown key '{key}'; {hint}"
-    return " ".join(line for line in lines if not line.startswith(("Set the environment", "full_key:", "object_type=")))
+        return unknown_key(unknown[1])
+    return re.split(r" Config search path:| See https:| Set the environment variable", text)[0]
 
 
 def _describe(summary: dict[str, Any]) -> str:

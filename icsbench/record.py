@@ -46,7 +46,9 @@ class Record:
             self._lock = FileLock(self.path / "run.lock")
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise IcsbenchError(f"{self.path} is in use by another process; wait for it or choose another seed") from None
+            raise IcsbenchError(
+                f"{self.path} is in use by another process; wait for it or choose another seed"
+            ) from None
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise IcsbenchError(
                 f"results folder {self.path} cannot be written ({error.strerror}); choose another with results=DIR"
@@ -131,7 +133,9 @@ class Record:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise IcsbenchError(f"{self.path / name} is damaged ({error}); delete it and run the command again") from error
+            raise IcsbenchError(
+                f"{self.path / name} is damaged ({error}); delete it and run the command again"
+            ) from error
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the record atomically."""

@@ -99,4 +99,3 @@ class Mirror:
     def _warn(self, error: Exception, consequence: str) -> None:
         said = re.sub(r"\s+", " ", str(error)).strip()[:160]
         print(f"icsbench: W&B: {type(error).__name__}: {said}; {consequence}", file=sys.stderr, flush=True)
-

@@ -1,4 +1,4 @@
-"""VGG (Simonyan & Zisserman 2015, Table 1) for 32x32 images, with a place for a normaliser before every nonlinearity."""
+"""VGG (Simonyan & Zisserman 2015, Table 1) for 32x32 images, with a place for a norm before every nonlinearity."""
 
 import math
 from collections import OrderedDict
@@ -92,7 +92,7 @@ class VGG(nn.Module):
         return self.head(self.features(x).flatten(1))
 
     def layers(self) -> list[tuple[str, Block]]:
-        """The layers that own weights as ``(path, block)``, in forward order: layer k is the same place in every regime."""
+        """The layers that own weights as ``(path, block)``, in forward order: the same in every regime."""
         return [(path, module) for path, module in self.named_modules() if isinstance(module, Block)]
 
 

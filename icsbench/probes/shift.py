@@ -20,8 +20,8 @@ _DENSE_UNTIL = 64
 def is_scheduled(step: int, every: int) -> bool:
     """Whether the probe runs after ``step`` updates.
 
-    Dense early: 0, 1, 2, 4, ..., 64; then regular: ``every``, ``2 every``, ... Each regular probe is a pair of ``t - 1``
-    and ``t``, so that the shift of one single step is known there.
+    Dense early: 0, 1, 2, 4, ..., 64; then regular: ``every``, ``2 every``, ... Each regular probe is a pair of
+    ``t - 1`` and ``t``, so that the shift of one single step is known there.
     """
     early = step <= _DENSE_UNTIL and step & (step - 1) == 0
     return early or (step >= every - 1 and step % every in (0, every - 1))
@@ -73,15 +73,15 @@ def _ratio(value: Tensor, scale: Tensor) -> Tensor:
 class ShiftProbe:
     """Moments, quantiles, histogram and shift of every layer's input and pre-activation on a fixed probe batch.
 
-    The network is measured as it is trained: BN by the statistics of the probe batch, noise on, and drawn from the state
-    that the noise stream is in, so what is seen is the distribution that the coming step will see. All of it runs inside
-    :func:`icsbench.probes.undisturbed`.
+    The network is measured as it is trained: BN by the statistics of the probe batch, noise on, and drawn from the
+    state that the noise stream is in, so what is seen is the distribution that the coming step will see. All of it
+    runs inside :func:`icsbench.probes.undisturbed`.
 
     :param model: the network.
     :param layers: ``(path, block)`` in forward order; a block has a ``norm`` whose output is the pre-activation.
     :param inputs: the probe batch, as the network takes it.
-    :param samples: positions per channel, drawn once, behind quantiles, histograms and Wasserstein-1 (all positions of a
-        layer that has fewer). Means and variances are over all positions.
+    :param samples: positions per channel, drawn once, behind quantiles, histograms and Wasserstein-1 (all positions
+        of a layer that has fewer). Means and variances are over all positions.
     :param seed: seed of the run, for the "probe" stream that draws the positions.
     """
 
@@ -99,7 +99,7 @@ class ShiftProbe:
         self._last_step = 0
 
     def layers(self) -> list[dict[str, Any]]:
-        """Path, depth and channel counts of the layers, in the order of the arrays. Known after the first measurement."""
+        """Path, depth and channel counts of the layers, in the order of the arrays (after the first measurement)."""
         return [
             {
                 "layer": path,

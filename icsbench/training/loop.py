@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +81,9 @@ def build_model(config: Config, num_classes: int) -> VGG:
         )
 
 
-def run(config: Config, *, threads: int | None = None, show: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
+def run(
+    config: Config, *, threads: int | None = None, show: Callable[[Progress], None] = lambda _: None
+) -> dict[str, Any]:
     """Train one run to completion, or go on where it stopped; a complete one is left alone.
 
     :param threads: CPU threads where neither the config nor an earlier part of this run says.
@@ -104,12 +105,16 @@ def run(config: Config, *, threads: int | None = None, show: Callable[[Progress]
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             line = f"{error.filename or record.path}: {error.strerror or error}; " + (
-                "free some space and run the same command again" if full else "put that right and run the same command again"
+                "free some space and run the same command again"
+                if full
+                else "put that right and run the same command again"
             )
             _note_failure(record, line)
             raise IcsbenchError(line) from error
         except Exception as error:
-            _note_failure(record, f"{type(error).__name__}: {error}" if not isinstance(error, IcsbenchError) else str(error))
+            _note_failure(
+                record, f"{type(error).__name__}: {error}" if not isinstance(error, IcsbenchError) else str(error)
+            )
             raise
 
 
@@ -422,7 +427,7 @@ def _note_failure(record: Record, line: str) -> None:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[str]]:
-    """Collect SIGINT and SIGTERM instead of dying of them, so that the loop stops between two steps; a second one kills."""
+    """Collect SIGINT and SIGTERM, so that the loop can stop between two steps; a second one stops at once."""
     received: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
