@@ -59,10 +59,10 @@ class Record:
             for left_by_a_kill in self.path.rglob(".*.tmp"):
                 left_by_a_kill.unlink()
             self._claim(config)
-            self._metrics: IO[bytes] = open(self.path / "metrics.jsonl", "ab")  # noqa: SIM115 (closed by close)
+            self._metrics: IO[bytes] = open(self.path / "metrics.jsonl", "ab")
         except BaseException as error:
             self._lock.release()
-            if isinstance(error, PermissionError):
+            if isinstance(error, OSError):
                 raise IcsbenchError(
                     f"results folder {self.path} cannot be written ({error.strerror}); choose another with results=DIR"
                 ) from error

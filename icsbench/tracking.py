@@ -17,8 +17,8 @@ _INIT_TIMEOUT = 15.0
 class Mirror:
     """Mirrors config, metrics, histograms and summary of one run to W&B.
 
-    One W&B run per run record: its id is the fingerprint and seed, so a resumed run goes on as the same W&B run. ``mode``
-    auto is online where a key is configured and offline otherwise; the environment's ``WANDB_MODE`` wins over both.
+    One W&B run per run record: its id is the fingerprint and seed, so a resumed run goes on as the same W&B run. The
+    mode auto is online where a key is configured and offline otherwise; the environment's ``WANDB_MODE`` wins over both.
     Whatever goes wrong with W&B is said once on stderr and never reaches training: an unreachable server or a refused
     key falls back to offline, anything later ends the mirroring.
     """
@@ -34,19 +34,22 @@ class Mirror:
             self._warn(error, "nothing is mirrored")
             return
         self._wandb = wandb
-        if mode == "auto":
-            mode = "online" if wandb.api.api_key else "offline"
         try:
+            if mode == "auto":
+                wandb.setup(wandb.Settings(silent=True))
+                mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
             self._start(config, directory, mode)
         except Exception as error:
             if mode == "offline":
                 self._warn(error, "nothing is mirrored")
                 return
-            self._warn(error, "mirroring offline instead")
             try:
+                wandb.teardown()  # the failed run would still hold its id
                 self._start(config, directory, "offline")
             except Exception:
-                self._run = None
+                self._warn(error, "nothing is mirrored")
+            else:
+                self._warn(error, "mirroring offline instead")
 
     def _start(self, config: Config, directory: Path, mode: str) -> None:
         self._run = self._wandb.init(

@@ -133,7 +133,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
         std=std,
         device=device,
     )
-    mean, std = mean.to(device), std.to(device)
+    mean, std = mean.float().to(device), std.float().to(device)
     evaluated = {
         name: Split(split.images.to(device), split.labels.to(device))
         for name, split in (("test", dataset.test), ("val", dataset.val))

@@ -1,0 +1,122 @@
+import math
+
+import pytest
+import torch
+
+from icsbench.config import Config, ModelConfig, NormConfig
+from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalise
+from icsbench.norms import noise_modules
+from icsbench.norms.batch_norm import population_statistics
+from icsbench.streams import stream_seed
+from icsbench.training import Protocol, build_model, evaluate, protocols_of
+
+DATA = load_dataset("digits", None, 157)
+MEAN, STD = (value.float() for value in channel_statistics(DATA.train.images))
+OPTIONS = {"batch_size": 64, "mean": MEAN, "std": STD, "seed": 0}
+
+
+def trained(norm):
+    """A network a few steps into training, so that running and population statistics differ."""
+    model = build_model(Config(norm=NormConfig(name=norm), model=ModelConfig("vgg11", width=0.125)), 10)
+    stream = torch.Generator().manual_seed(1)
+    for module in noise_modules(model):
+        module.generator = stream
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    for step in range(12):
+        inputs, targets = batches()(step)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    return model
+
+
+def batches():
+    return Batches(DATA.train, 64, 0, mean=MEAN, std=STD, device="cpu")
+
+
+def recalibration():
+    return (batches()(step)[0] for step in range(5))
+
+
+def test_protocols_of_the_regimes():
+    assert list(map(str, protocols_of("none"))) == ["running-off"]
+    assert list(map(str, protocols_of("bn"))) == ["running-off", "recalibrated-off", "batch-off"]
+    assert list(map(str, protocols_of("noise"))) == ["running-off", "running-on"]
+    assert len(set(protocols_of("noisy_bn"))) == 6
+    assert str(protocols_of("noisy_bn")[-1]) == "batch-on"
+
+
+@torch.no_grad()
+def accuracy_by_hand(model, chunks=None):
+    images, labels = DATA.test.images, DATA.test.labels
+    if chunks is None:
+        return (model(normalise(images, MEAN, STD)).argmax(1) == labels).double().mean().item()
+    parts = zip(images.tensor_split(chunks), labels.tensor_split(chunks), strict=True)
+    return sum((model(normalise(x, MEAN, STD)).argmax(1) == y).sum().item() for x, y in parts) / len(labels)
+
+
+@pytest.mark.parametrize("norm", ["none", "bn", "noisy_bn", "noise"])
+def test_running_statistics_without_noise_is_plain_eval_mode(norm):
+    model = trained(norm)
+    found = evaluate(model, DATA.test, Protocol("running", False), **OPTIONS)
+    assert model.training
+    assert found == accuracy_by_hand(model.eval())
+
+
+@pytest.mark.parametrize("norm", ["bn", "noisy_bn"])
+def test_batch_statistics_are_those_of_each_evaluated_batch(norm):
+    model = trained(norm)
+    found = evaluate(model, DATA.test, Protocol("batch", False), **OPTIONS)
+    for module in noise_modules(model):
+        module.noise = False
+    assert found == accuracy_by_hand(model.train(), chunks=6)
+
+
+@pytest.mark.parametrize("norm", ["noisy_bn", "noise"])
+def test_noise_on_draws_from_the_evaluation_stream(norm):
+    model = trained(norm)
+    protocol = protocols_of(norm)[-1]
+    found = evaluate(model, DATA.test, protocol, **OPTIONS)
+    assert found == evaluate(model, DATA.test, protocol, **OPTIONS)  # the same noise again
+    stream = torch.Generator().manual_seed(stream_seed(0, "evaluation", str(protocol)))
+    for module in noise_modules(model):
+        module.noise, module.generator = True, stream
+    model.train(protocol.statistics == "batch")
+    assert found == accuracy_by_hand(model, chunks=6)
+
+
+def test_recalibrated_statistics_are_the_population_statistics_of_the_paper():
+    model = trained("bn")
+    found = evaluate(model, DATA.test, Protocol("recalibrated", False), recalibration=recalibration(), **OPTIONS)
+    norms = [block.norm for _, block in model.layers()[:-1]]
+    inputs = {norm: [] for norm in norms}
+    handles = [n.register_forward_pre_hook(lambda m, a: inputs[m].append(a[0].clone())) for n in norms]
+    model.train()
+    with torch.no_grad():
+        for batch in recalibration():
+            model(batch)
+    for handle in handles:
+        handle.remove()
+    for norm, seen in inputs.items():
+        norm.running_mean, norm.running_var = population_statistics(seen)
+    assert found == accuracy_by_hand(model.eval())
+    assert found != 1 / 10
+
+
+@pytest.mark.parametrize("norm", ["none", "bn", "noisy_bn", "noise"])
+def test_evaluation_leaves_the_network_as_it_was(norm):
+    model = trained(norm)
+    few = Split(DATA.test.images[:64], DATA.test.labels[:64])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    streams = [module.generator.get_state() for module in noise_modules(model)]
+    for protocol in protocols_of(norm):
+        evaluate(model, few, protocol, recalibration=recalibration(), **OPTIONS)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(torch.equal(a, m.generator.get_state()) for a, m in zip(streams, noise_modules(model), strict=True))
+    assert all(module.noise is None for module in noise_modules(model))
+    assert all(m.momentum == 0.1 for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_an_empty_split_has_no_accuracy():
+    empty = Split(DATA.test.images[:0], DATA.test.labels[:0])
+    assert math.isnan(evaluate(trained("none"), empty, Protocol("running", False), **OPTIONS))
