@@ -128,12 +128,14 @@ def main() -> None:
     except IcsbenchError as error:
         print(f"icsbench: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("icsbench: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what Typer makes of Ctrl-C, without a word
+            print("icsbench: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        print(f"icsbench: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"icsbench: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,13 @@ def launch(arguments: list[str]) -> None:
     """
     failures.clear()
     argv, full_errors = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["icsbench", *arguments]
+    # Hydra finds overrides only where they stand side by side, so the flags (and their values) go behind them.
+    sys.argv = ["icsbench", *sorted(arguments, key=lambda a: a.startswith("-") or not re.match(r"~|[^=]*=", a))]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
     try:
         task()
     except Exception as error:
-        if full_errors or not type(error).__module__.startswith(("hydra.", "omegaconf.")):
+        if full_errors or not _of_hydra(error):
             raise
         raise IcsbenchError(_one_line(error)) from error
     finally:
@@ -105,11 +107,19 @@ def _sweeps(override: str) -> bool:
     return OverridesParser.create().parse_override(override).is_sweep_override()
 
 
+def _of_hydra(error: BaseException) -> bool:
+    raised_by = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return any(name.startswith(("hydra.", "omegaconf.")) for name in (type(error).__module__, raised_by))
+
+
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     unknown = re.match(r"Could not override '([^']+)'", text)
     if unknown:
         return unknown_key(unknown[1])
+    override = getattr(error, "override", None)
+    if override and override not in text:
+        text = f"Error parsing override '{override}': {text}"
     return re.split(r" Config search path:| See https:| Set the environment variable", text)[0]
 
 
