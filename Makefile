@@ -1,0 +1,37 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install reproduce test test-slow check benchmark clean
+.DEFAULT_GOAL := install
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 14))' || \
+		{ echo "icsbench needs Python 3.11.4 to 3.13; try: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24'
+	$(BIN)/python -m pip install --progress-bar on --editable '.[dev]'
+	@touch $@
+
+# three regimes x six paired seeds on the embedded digits, then table and figures: five minutes at most on two cores
+reproduce: install
+	$(BIN)/icsbench reproduce scale=demo
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+# lint, format and types
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+benchmark: install
+	$(BIN)/python scripts/benchmark.py
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,410 @@
+"""The speed of icsbench against plain baselines, as ratios measured interleaved in one run.
+
+``make benchmark`` or ``python scripts/benchmark.py [NAME ...]``; the table is printed and written to
+``results/reference/benchmark.md`` and ``.csv``. Training is VGG16 at width 1/4 with batch 128 on random 32x32 images
+(the numbers in a picture do not change its cost); one thread, except where it says otherwise.
+"""
+
+import csv
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.transforms.functional import to_pil_image
+
+from icsbench.config import Config, DataConfig, ModelConfig, NormConfig, ProbesConfig, WandbConfig
+from icsbench.data import Batches, Split, channel_statistics
+from icsbench.norms import noise_modules
+from icsbench.probes import ShiftProbe
+from icsbench.probes.shift import is_scheduled
+from icsbench.training import build_model
+from icsbench.training import loop as training_loop
+
+OUT = Path(__file__).resolve().parent.parent / "results" / "reference"
+BATCH = 128
+IMAGES = 8192
+
+
+class Row(NamedTuple):
+    what: str
+    measured: str
+    bar: str
+    holds: bool
+
+
+def random_split(count: int = IMAGES) -> Split:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.randint(10, (count,), generator=generator))
+
+
+def interleaved(rounds: int, **work: Callable[[], object]) -> dict[str, list[float]]:
+    """Seconds of each piece of work, taken in turn, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for index in range(rounds + 1):
+        for name, do in work.items():
+            began = time.perf_counter()
+            do()
+            if index:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], numerator: str, denominator: str) -> float:
+    """Median of the ratios of the rounds: each compares two measurements made right after one another."""
+    return statistics.median(a / b for a, b in zip(seconds[numerator], seconds[denominator], strict=True))
+
+
+class TorchvisionImages(Dataset):
+    """The usual way: PIL images, torchvision transforms, one sample at a time."""
+
+    def __init__(self, split: Split, mean: torch.Tensor, std: torch.Tensor) -> None:
+        self.images = [to_pil_image(image.permute(2, 0, 1)) for image in split.images]
+        self.labels = split.labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((mean / 255).tolist(), (std / 255).tolist()),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def input_pipeline() -> list[Row]:
+    split = random_split()
+    mean, std = channel_statistics(split.images)
+    batches = Batches(split, BATCH, 0, flip=True, crop=True, mean=mean, std=std, device="cpu")
+    plain = TorchvisionImages(split, mean, std)
+    workers = torch.multiprocessing.cpu_count()
+    loaders = {
+        "in_process": DataLoader(plain, BATCH, shuffle=True, drop_last=True),
+        "workers": DataLoader(plain, BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True),
+    }
+
+    def ours() -> None:
+        for step in range(IMAGES // BATCH):
+            batches(step)
+
+    def theirs(name: str) -> Callable[[], object]:
+        return lambda: deque(loaders[name], maxlen=0)
+
+    seconds = interleaved(5, ours=ours, in_process=theirs("in_process"), workers=theirs("workers"))
+    rate = IMAGES / statistics.median(seconds["ours"])
+    rows = []
+    for name, label in (("in_process", "in the process"), ("workers", f"with {workers} workers")):
+        times = ratio(seconds, name, "ours")
+        rows.append(
+            Row(
+                f"input pipeline against torchvision transforms in a DataLoader {label}",
+                f"{times:.1f}x ({rate:,.0f} images/s, 1 thread)",
+                "8x or more",
+                times >= 8,
+            )
+        )
+    return rows
+
+
+def training_config(folder: str, norm: str, steps: int) -> Config:
+    return Config(
+        results=folder,
+        steps=steps,
+        eval_every=10**6,
+        threads=1,
+        device="cpu",
+        data=DataConfig("cifar10", val_size=0),
+        model=ModelConfig(width=0.25),
+        norm=NormConfig(norm),
+        probes=ProbesConfig(shift=False),
+        wandb=WandbConfig("disabled"),
+    )
+
+
+def training_step() -> list[Row]:
+    """Our loop, records and all, against ``forward, backward, step`` on the same batches, ``BLOCK`` steps at a time."""
+    block, split = 10, random_split()
+    mean, std = channel_statistics(split.images)
+    rows = []
+    for norm in ("none", "bn"):
+        with tempfile.TemporaryDirectory() as folder:
+            config = training_config(folder, norm, 10**6)
+            ours = _OurLoop(config, split, block)
+            batches = Batches(split, BATCH, 0, mean=mean, std=std, device="cpu")
+            model = build_model(config, 10).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            optimizer = torch.optim.SGD(model.parameters(), lr=config.optim.lr)
+            position = iter(range(10**9))
+
+            def bare(batches=batches, model=model, optimizer=optimizer, position=position) -> None:
+                for _ in range(block):
+                    inputs, targets = batches(next(position))
+                    optimizer.zero_grad()
+                    F.cross_entropy(model(inputs), targets).backward()
+                    optimizer.step()
+
+            seconds = interleaved(12, ours=ours.advance, bare=bare)
+            ours.stop()
+        over = ratio(seconds, "ours", "bare") - 1
+        milliseconds = statistics.median(seconds["bare"]) / block * 1e3
+        rows.append(
+            Row(
+                f"training step in our loop against a bare loop, {norm}",
+                f"{over:+.1%} (bare {milliseconds:.0f} ms)",
+                "within 3 %",
+                over <= 0.03,
+            )
+        )
+    return rows
+
+
+class _OurLoop:
+    """The real training loop, run in a thread that advances ``block`` steps for every call of :meth:`advance`."""
+
+    def __init__(self, config: Config, split: Split, block: int) -> None:
+        import threading
+
+        self._go, self._done, self._stopping = threading.Semaphore(0), threading.Semaphore(0), False
+        self._block = block
+        self._config = config
+        self._dataset = _dataset(split)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        original = training_loop.load_dataset
+        training_loop.load_dataset = lambda *_: self._dataset
+        try:
+            self._go.acquire()
+            training_loop.run(self._config, show=self._pause)
+        except _Stop:
+            pass
+        finally:
+            training_loop.load_dataset = original
+
+    def _pause(self, progress: training_loop.Progress) -> None:
+        if progress.step % self._block == 0:
+            self._done.release()
+            self._go.acquire()
+            if self._stopping:
+                raise _Stop
+
+    def advance(self) -> None:
+        self._go.release()
+        self._done.acquire()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._go.release()
+        self._thread.join()
+
+
+class _Stop(Exception):
+    pass
+
+
+def _dataset(split: Split):
+    from icsbench.data import Dataset as Images
+
+    few = Split(split.images[:256], split.labels[:256])
+    return Images("cifar10", "random images", 10, train=split, val=few, test=few, fingerprint="0")
+
+
+def shift_probe() -> list[Row]:
+    steps = 2000
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
+    targets = torch.randint(10, (BATCH,), generator=generator)
+    probes = ProbesConfig()
+    count = sum(is_scheduled(step, probes.every) for step in range(steps + 1))
+    rows = []
+    for norm in ("none", "bn", "noisy_bn"):
+        model, step = _trainer(norm, inputs, targets)
+        probe = ShiftProbe(model, model.layers(), inputs, samples=probes.samples, seed=0)
+        probe(0)
+        position = iter(range(1, 10**9))
+        seconds = interleaved(15, probe=lambda p=probe, i=position: p(next(i)), step=step)
+        cost = ratio(seconds, "probe", "step")
+        share = count * cost / steps
+        rows.append(
+            Row(
+                f"default shift probe over {steps:,} steps, {norm}",
+                f"{share:.1%} ({count} probes of {cost:.2f} steps each)",
+                "5 % or less",
+                share <= 0.05,
+            )
+        )
+    return rows
+
+
+def _trainer(norm: str, inputs: torch.Tensor, targets: torch.Tensor):
+    config = Config(model=ModelConfig(width=0.25), norm=NormConfig(norm))
+    model = build_model(config, 10).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    stream = torch.Generator().manual_seed(1)
+    for module in noise_modules(model):
+        module.generator = stream
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+
+    return model, step
+
+
+class NaiveNoise(torch.nn.Module):
+    """Algorithm 1 as it is written down: two random floats for every activation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        units = (1, x.shape[1], 1, 1)
+        mu = torch.empty(units).uniform_(-0.5, 0.5)
+        sigma = torch.empty(units).uniform_(1, 1.25)
+        s = sigma + 0.1 * torch.randn_like(x)
+        m = mu + 0.1 * (2 * torch.rand_like(x) - 1)
+        return s * x + m
+
+
+def noise() -> list[Row]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
+    targets = torch.randint(10, (BATCH,), generator=generator)
+    naive, naive_step = _trainer("bn", inputs, targets)
+    for _, block in naive.layers()[:-1]:
+        block.norm = torch.nn.Sequential(block.norm, NaiveNoise())
+    seconds = interleaved(
+        15,
+        noisy_bn=_trainer("noisy_bn", inputs, targets)[1],
+        bn=_trainer("bn", inputs, targets)[1],
+        naive=naive_step,
+    )
+    ours, theirs = ratio(seconds, "noisy_bn", "bn"), ratio(seconds, "naive", "bn")
+    return [
+        Row(
+            "noisy_bn step against bn step, noise per position",
+            f"{ours:.2f}x (drawn naively {theirs:.2f}x)",
+            "1.5x or less",
+            ours <= 1.5,
+        )
+    ]
+
+
+def pool() -> list[Row]:
+    """Six seeds x three regimes on the digits: the default pool against one after another on all cores."""
+    common = ["steps=60", "probes=none", "wandb=disabled", "eval_every=1000", "log_every=20"]
+
+    def sweep(*extra: str) -> Callable[[], None]:
+        def work() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                command = [sys.executable, "-m", "icsbench", "sweep", "experiment=three_regimes", f"results={folder}"]
+                subprocess.run([*command, *common, *extra], check=True, capture_output=True)
+
+        return work
+
+    seconds = interleaved(2, one_after_another=sweep("hydra/launcher=basic"), pool=sweep())
+    times = ratio(seconds, "one_after_another", "pool")
+    return [
+        Row(
+            "six seeds x three regimes through the pool against one after another on all cores",
+            f"{times:.2f}x on {torch.multiprocessing.cpu_count()} cores (digits, 60 steps a run, start-up included)",
+            "as fast as the cores allow",
+            times >= 1,
+        )
+    ]
+
+
+def memory() -> list[Row]:
+    """Resident memory of the real loop, probes on, after 100 steps and after 500."""
+    import resource
+
+    def resident() -> float:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize() / 2**20
+
+    split = random_split()
+    with tempfile.TemporaryDirectory() as folder:
+        config = training_config(folder, "noisy_bn", 10**6)
+        config.model.width = 0.125
+        config.probes = ProbesConfig(every=10)
+        ours = _OurLoop(config, split, 100)
+        ours.advance()
+        early = resident()
+        for _ in range(4):
+            ours.advance()
+        late = resident()
+        ours.stop()
+    growth = late / early - 1
+    return [
+        Row(
+            "resident memory after 500 steps against after 100, probes every 10",
+            f"{growth:+.1%} ({early:.0f} MiB to {late:.0f} MiB)",
+            "flat",
+            growth <= 0.02,
+        )
+    ]
+
+
+def start_up() -> list[Row]:
+    rows = []
+    for arguments in (["--help"], ["figures", "--help"]):
+        command = [sys.executable, "-m", "icsbench", *arguments]
+        seconds = interleaved(7, run=lambda c=command: subprocess.run(c, check=True, capture_output=True))["run"]
+        median = statistics.median(seconds)
+        rows.append(Row(f"icsbench {' '.join(arguments)}", f"{median:.2f} s", "under 0.5 s", median < 0.5))
+    return rows
+
+
+BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
+    "input": input_pipeline,
+    "step": training_step,
+    "probe": shift_probe,
+    "noise": noise,
+    "memory": memory,
+    "start": start_up,
+    "pool": pool,
+}
+
+
+def main(names: list[str]) -> None:
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.exit(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for name in names or BENCHMARKS:
+        found = BENCHMARKS[name]()
+        rows += found
+        for row in found:
+            print(f"{'ok  ' if row.holds else 'MISS'} {row.what}: {row.measured} (bar: {row.bar})", flush=True)
+    if names:
+        return
+    commit = training_loop._commit()
+    head = f"Commit {commit}, torch {torch.__version__}, {platform.system()} {platform.machine()}, "
+    head += f"{torch.multiprocessing.cpu_count()} cores. `make benchmark` makes this table.\n\n"
+    table = ["| what | measured | bar | holds |", "|---|---|---|---|"]
+    table += [f"| {row.what} | {row.measured} | {row.bar} | {'yes' if row.holds else 'no'} |" for row in rows]
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "benchmark.md").write_text(head + "\n".join(table) + "\n")
+    with open(OUT / "benchmark.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row._fields)
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
