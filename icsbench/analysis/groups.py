@@ -1,0 +1,190 @@
+"""Which runs may be compared: those that differ in nothing but regime, learning rate and seed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from icsbench.analysis.results import Run
+from icsbench.errors import IcsbenchError
+
+# In the order in which they are tried to tell apart groups of one experiment.
+_SHARED_SETTINGS = (
+    "scale",
+    "data.name",
+    "model.name",
+    "model.width",
+    "steps",
+    "batch_size",
+    "model.head",
+    "model.head_norm",
+    "model.init",
+    "optim.momentum",
+    "optim.weight_decay",
+    "optim.schedule",
+    "data.val_size",
+    "data.flip",
+    "data.crop",
+    "recalibration_batches",
+    "amp",
+)
+_REGIMES = ("none", "bn", "noisy_bn", "noise")
+
+
+class NotMeasured(IcsbenchError):
+    """A figure cannot be drawn from these records, which are sound but do not hold what it shows."""
+
+
+def regime_order(regime: str) -> tuple[int, str]:
+    """Sort key: the network as it is, BN, BN with noise, noise alone, then any other by name."""
+    return (_REGIMES.index(regime) if regime in _REGIMES else len(_REGIMES), regime)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The seeds of one configuration: one regime at one learning rate."""
+
+    regime: str
+    lr: float
+    runs: tuple[Run, ...]
+
+    @property
+    def trained(self) -> tuple[Run, ...]:
+        """The runs that did not diverge."""
+        return tuple(run for run in self.runs if run.status != "diverged")
+
+    @property
+    def diverged(self) -> tuple[Run, ...]:
+        """The runs that went to NaN."""
+        return tuple(run for run in self.runs if run.status == "diverged")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Finished runs of one experiment on the same data, network, steps and scale.
+
+    Raises IcsbenchError for runs that differ in any of them, or do not state them: they must not share a figure.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+
+    def __post_init__(self) -> None:
+        first = self.runs[0]
+        for run in self.runs[1:]:
+            if _signature(run) != _signature(first):
+                names = " and ".join(_names(str(first.setting("experiment")), [first, run]))
+                raise IcsbenchError(f"{run.path}: not comparable with {first.path}; {names} need figures of their own")
+
+    @property
+    def lrs(self) -> list[float]:
+        """The learning rates among the runs, ascending."""
+        return sorted({run.lr for run in self.runs})
+
+    def at(self, lr: float) -> "Group":
+        """The runs of one learning rate."""
+        return Group(self.name, tuple(run for run in self.runs if run.lr == lr))
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """One per configuration, by learning rate, then regime, then folder; seeds ascending."""
+        folders: dict[Any, list[Run]] = {}
+        for run in self.runs:
+            folders.setdefault((run.lr, regime_order(run.regime), run.path.parent), []).append(run)
+        return [
+            Condition(members[0].regime, members[0].lr, tuple(sorted(members, key=lambda run: run.seed)))
+            for _, members in sorted(folders.items(), key=lambda item: item[0])
+        ]
+
+    @property
+    def single_conditions(self) -> list[Condition]:
+        """``conditions``, where each regime has one setting per learning rate.
+
+        Raises NotMeasured where it has several, e.g. noise of two sizes, which must not be averaged.
+        """
+        conditions = self.conditions
+        seen: dict[tuple[str, float], Condition] = {}
+        for condition in conditions:
+            other = seen.setdefault((condition.regime, condition.lr), condition)
+            if other is not condition:
+                raise NotMeasured(
+                    f"{condition.runs[0].path.parent}: a second setting of {condition.regime} at lr {condition.lr:g}, "
+                    f"next to {other.runs[0].path.parent.name}; give each an experiment name of its own"
+                )
+        return conditions
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes; guessing is right once in so many."""
+        return int(_data(self.runs[0])["num_classes"])
+
+    @property
+    def facts(self) -> str:
+        """What the runs share, for a caption: data, network and width, batch, learning rate, steps, scale."""
+        run = self.runs[0]
+        network = str(run.setting("model.name", "?"))
+        network = network.upper() if network.startswith("vgg") else network
+        width = run.setting("model.width")
+        if width is not None:
+            network += f" at width {Fraction(width).limit_denominator(64)}"
+        return ", ".join(
+            [
+                _data(run)["label"],
+                network,
+                f"batch {run.setting('batch_size')}",
+                "lr " + " and ".join(f"{lr:g}" for lr in self.lrs),
+                f"{int(run.setting('steps', 0)):,} steps",
+                f"scale {run.setting('scale')}",
+            ]
+        )
+
+
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """The finished runs, in groups that may be compared, ordered by name.
+
+    A group is named after its experiment; where one experiment has several groups, by the settings that tell them
+    apart as well. Raises IcsbenchError for a finished run whose environment does not state its data.
+    """
+    members: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        if run.finished:
+            members.setdefault(_signature(run), []).append(run)
+    experiments: dict[str, list[list[Run]]] = {}
+    for group in members.values():
+        experiments.setdefault(str(group[0].setting("experiment", "runs")), []).append(group)
+    return sorted(
+        (
+            Group(name, tuple(group))
+            for experiment, groups in experiments.items()
+            for name, group in zip(_names(experiment, [group[0] for group in groups]), groups, strict=True)
+        ),
+        key=lambda group: group.name,
+    )
+
+
+def _data(run: Run) -> dict[str, Any]:
+    data = run.environment.get("data")
+    if not isinstance(data, dict) or not {"label", "num_classes", "fingerprint"} <= data.keys():
+        raise IcsbenchError(
+            f"{run.path / 'environment.json'}: does not state data label, num_classes and fingerprint; run it again"
+        )
+    return data
+
+
+def _signature(run: Run) -> tuple[Any, ...]:
+    return (run.setting("experiment"), _data(run)["fingerprint"], *(run.setting(key) for key in _SHARED_SETTINGS))
+
+
+def _names(experiment: str, runs: Sequence[Run]) -> list[str]:
+    names = [experiment] * len(runs)
+    for key in _SHARED_SETTINGS:
+        values = [str(run.setting(key)) for run in runs]
+        if len(set(names)) < len(set(zip(names, values, strict=True))):
+            leaf = key.rpartition(".")[2]
+            names = [
+                f"{name}-{value}" if leaf in ("scale", "name") else f"{name}-{leaf}{value}"
+                for name, value in zip(names, values, strict=True)
+            ]
+    if len(set(names)) < len(names):
+        names = [f"{name}-{_data(run)['fingerprint'][:8]}" for name, run in zip(names, runs, strict=True)]
+    return names

@@ -1,0 +1,257 @@
+"""Run records on disk, read back."""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from icsbench.errors import IcsbenchError
+
+Status = Literal["complete", "diverged", "chance", "incomplete", "running", "failed"]
+
+_STATUS_OF_OUTCOME: dict[str, Status] = {"trained": "complete", "diverged": "diverged", "chance": "chance"}
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Metrics:
+    """The rows of one ``metrics.jsonl``, read as columns."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    @property
+    def last_step(self) -> int:
+        """The number of updates behind the latest row; 0 where there is none."""
+        return max((row["step"] for row in self.rows), default=0)
+
+    def series(self, key: str, interval: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps, ascending, and values of the rows that hold ``key``: two arrays of shape (m,), m = 0 where none does.
+
+        With ``interval``, only of the probe rows that many steps after the probe before.
+        """
+        rows = [row for row in self.rows if key in row and (interval is None or row.get("shift/interval") == interval)]
+        steps, first = np.unique(np.array([row["step"] for row in rows], np.int64), return_index=True)
+        return steps, np.array([row[key] for row in rows], np.float64)[first]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A probed layer: its path in the network, its 1-based depth."""
+
+    path: str
+    depth: int
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run directory. ``summary`` and ``environment`` are empty where the files are not written yet."""
+
+    path: Path
+    config: dict[str, Any]
+    regime: str
+    seed: int
+    status: Status
+    summary: dict[str, Any]
+    environment: dict[str, Any]
+    error: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end: trained, diverged, or never left chance."""
+        return bool(self.summary)
+
+    def setting(self, key: str, default: Any = None) -> Any:
+        """The value at a dotted key of the config, e.g. ``optim.lr``."""
+        value: Any = self.config
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                return default
+            value = value[part]
+        return value
+
+    @property
+    def lr(self) -> float:
+        """The learning rate. Raises IcsbenchError where the config has none."""
+        return float(_required(self.config, "optim.lr", self.path / "config.yaml"))
+
+    @property
+    def test_accuracy(self) -> dict[str, float]:
+        """Final test accuracy (fraction) by protocol, ``<statistics>-<noise>``; NaN where none could be measured."""
+        return {
+            protocol: float("nan") if value is None else float(value)
+            for protocol, value in self.summary.get("test/accuracy", {}).items()
+        }
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The rows of ``metrics.jsonl``. A partial last line is ignored while the run is unfinished.
+
+        Raises IcsbenchError for any other line that is not a JSON object with a ``step``, and for a finished run
+        without the file.
+        """
+        path = self.path / "metrics.jsonl"
+        if not path.exists() and not self.finished:
+            return Metrics([])
+        lines = _read_text(path).splitlines()
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                if not isinstance(row["step"], int):
+                    raise TypeError
+            except (ValueError, KeyError, TypeError):
+                if number == len(lines) and not self.finished:
+                    break
+                raise IcsbenchError(
+                    f"{path}, line {number}: not a JSON object with a step; the record is damaged, run it again"
+                ) from None
+            rows.append(row)
+        return Metrics(rows)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layers whose distributions were probed, by depth; empty where none were."""
+        path = self.path / "probes" / "shift" / "layers.json"
+        if not path.exists():
+            return []
+        try:
+            layers = [Layer(entry["layer"], entry["depth"]) for entry in json.loads(_read_text(path))]
+        except (ValueError, KeyError, TypeError):
+            raise IcsbenchError(f"{path}: not a JSON list of objects with layer and depth; run it again") from None
+        return sorted(layers, key=lambda layer: layer.depth)
+
+    @cached_property
+    def probe_steps(self) -> list[int]:
+        """The steps with a stored ``probes/shift/step-*.npz``, ascending."""
+        files = (self.path / "probes" / "shift").glob("step-*.npz")
+        return sorted(int(file.stem.removeprefix("step-")) for file in files)
+
+    def histogram(self, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Counts (layers, bins) and bin edges (layers, bins + 1) of the pre-activations at a probed step.
+
+        Counts are pooled over the channels of a layer; rows are in the order of ``layers``. Raises IcsbenchError for
+        a missing or damaged file.
+        """
+        path = self.path / "probes" / "shift" / f"step-{step:08d}.npz"
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return (
+                    np.asarray(arrays["histogram_counts_preactivation"], np.float64),
+                    np.asarray(arrays["histogram_edges_preactivation"], np.float64),
+                )
+        except FileNotFoundError:
+            raise IcsbenchError(f"{path}: no such probe; this run has steps {self.probe_steps}") from None
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+            raise IcsbenchError(f"{path}: damaged or not a shift probe; delete the run and run it again") from None
+
+
+def load_runs(root: Path) -> list[Run]:
+    """Every run at or below ``root``, ordered by folder and seed.
+
+    ``root`` may be the results root, an experiment, a configuration or a single seed folder. A run is a folder with
+    a ``config.yaml``; hidden folders are skipped. Raises IcsbenchError where the folder or every run is missing, or a
+    record cannot be read.
+    """
+    if not root.is_dir():
+        raise IcsbenchError(f"{root}: no such folder; give a results folder, or a folder inside one")
+    runs = [_load_run(path) for path in _run_folders(root)]
+    if not runs:
+        raise IcsbenchError(f"{root}: no run records here; a run is a folder seed-<n> with a config.yaml")
+    return sorted(runs, key=lambda run: (run.path.parent, run.seed))
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if "config.yaml" in files:
+            subfolders.clear()
+            yield Path(folder)
+
+
+def _load_run(path: Path) -> Run:
+    config_path = path / "config.yaml"
+    try:
+        config = yaml.load(_read_text(config_path), Loader=_YAML_LOADER)
+    except yaml.YAMLError:
+        config = None
+    if not isinstance(config, dict):
+        raise IcsbenchError(f"{config_path}: not a YAML mapping; the record is damaged, run it again")
+    seed = _required(config, "seed", config_path)
+    regime = _required(config, "norm.name", config_path)
+    summary = _read_json(path / "summary.json")
+    failure = _read_json(path / "failure.json")
+    return Run(
+        path=path,
+        config=config,
+        regime=regime,
+        seed=seed,
+        status=_status(path, summary, failure),
+        summary=summary,
+        environment=_read_json(path / "environment.json"),
+        error=failure.get("error"),
+    )
+
+
+def _status(path: Path, summary: dict[str, Any], failure: dict[str, Any]) -> Status:
+    if summary:
+        outcome = summary.get("outcome")
+        if outcome not in _STATUS_OF_OUTCOME:
+            raise IcsbenchError(
+                f"{path / 'summary.json'}: outcome is {outcome!r}; it would be one of {', '.join(_STATUS_OF_OUTCOME)}"
+            )
+        return _STATUS_OF_OUTCOME[outcome]
+    if _locked(path / "run.lock"):
+        return "running"
+    return "failed" if failure else "incomplete"
+
+
+def _locked(path: Path) -> bool:
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
+
+
+def _required(config: dict[str, Any], key: str, path: Path) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    if value is None:
+        raise IcsbenchError(f"{path}: no {key}; a run's config states it")
+    return value
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise IcsbenchError(f"{path}: cannot be read ({reason}); a run record needs it") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(_read_text(path))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise IcsbenchError(f"{path}: not a JSON object; the record is damaged, delete this file and run it again")
+    return content

@@ -1,0 +1,76 @@
+"""Training and test accuracy over the steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from icsbench.analysis.curves import TEST_ACCURACY, TEST_ACCURACY_BATCH_ON, TRAIN_ACCURACY, Curve
+from icsbench.figures.style import LEGEND_LINE, Page, above, chance_line, regime_handle, regime_style, step_axis
+
+_BATCH_ON: dict[str, Any] = {
+    "linestyle": (0, (2, 1)),
+    "marker": "o",
+    "markersize": 3,
+    "markerfacecolor": "white",
+    "markeredgewidth": 0.8,
+}
+_CROSS: dict[str, Any] = {"linewidth": 0.6, "marker": "x", "markersize": 4.5}
+
+
+def draw(curves: Sequence[Curve], chance: float, caption: str) -> Figure:
+    """The curves of ``accuracy_curves``: training on the left, test on the right, a row per learning rate.
+
+    Lines are means, bands their intervals; a diverged run is a thin line of its own that ends in a cross where it went
+    to NaN. ``chance`` is the accuracy of guessing, a fraction.
+    """
+    lrs = sorted({curve.lr for curve in curves})
+    regimes = [regime_handle(regime) for regime in dict.fromkeys(curve.regime for curve in curves)]
+    details = _details(curves)
+    top = 0.26 + LEGEND_LINE * (2 if details else 1)
+    page = Page(top + 1.9 * len(lrs), caption, top=top, bottom=0.4, left=0.4, right=0.2)
+    grid = page.axes(len(lrs), 2, wspace=0.12, hspace=0.22)
+    last = max(int(curve.steps[-1]) for curve in curves)
+    for row, lr in zip(grid, lrs, strict=True):
+        for axes, title, quantities in (
+            (row[0], "training accuracy (%)", [TRAIN_ACCURACY]),
+            (row[1], "test accuracy (%)", [TEST_ACCURACY, TEST_ACCURACY_BATCH_ON]),
+        ):
+            chance_line(axes, chance)
+            for curve in curves:
+                if curve.lr == lr and curve.quantity in quantities:
+                    _draw(axes, curve)
+            step_axis(axes, last, label=row is grid[-1])
+            axes.set_ylim(0, 102)
+            above(axes, title + (f", lr {lr:g}" if len(lrs) > 1 else ""))
+        row[1].tick_params(labelleft=False)
+    page.legend(regimes, details)
+    return page.figure
+
+
+def _draw(axes: Axes, curve: Curve) -> None:
+    look = regime_style(curve.regime)
+    if curve.diverged_at is not None:
+        line: dict[str, Any] = {"linewidth": 0.6, "linestyle": look.linestyle, "color": look.color}
+        axes.plot(curve.steps, 100 * curve.mean, **line)
+        axes.plot(curve.diverged_at, 100 * curve.mean[-1], **_CROSS, color=look.color, clip_on=False)
+        return
+    line = {"linestyle": look.linestyle}
+    if curve.quantity == TEST_ACCURACY_BATCH_ON:
+        line = _BATCH_ON | {"markevery": max(1, len(curve.steps) // 8)}
+    axes.plot(curve.steps, 100 * curve.mean, color=look.color, **line)
+    axes.fill_between(curve.steps, 100 * curve.low, 100 * curve.high, color=look.color, alpha=0.2, linewidth=0)
+
+
+def _details(curves: Sequence[Curve]) -> list[Line2D]:
+    handles = []
+    for regime in dict.fromkeys(curve.regime for curve in curves if curve.quantity == TEST_ACCURACY_BATCH_ON):
+        handles += [
+            regime_handle(regime, label="test: running statistics, noise off"),
+            regime_handle(regime, **_BATCH_ON, label="test: batch statistics, noise on"),
+        ]
+    if any(curve.diverged_at is not None for curve in curves):
+        handles.append(Line2D([], [], **_CROSS, color="0.3", label="one run, diverged at ×"))
+    return handles

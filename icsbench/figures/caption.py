@@ -1,0 +1,42 @@
+"""Captions, computed from the records: what is drawn, of what, over how many seeds."""
+
+from collections.abc import Iterable
+
+from icsbench.analysis.groups import Group
+from icsbench.figures.style import regime_style
+
+
+def caption(group: Group, *sentences: str) -> str:
+    """The sentences, the facts that the runs share, and the outcomes that are not ``trained``."""
+    facts = ", ".join(fact.replace(" ", "\N{NO-BREAK SPACE}") for fact in group.facts.split(", "))
+    return " ".join([*filter(None, sentences), f"{facts}.", *outcomes(group)])
+
+
+def seeds(counts: Iterable[tuple[str, float, int]], drawn: str = "Mean and 95 % t-interval") -> str:
+    """What is drawn over how many seeds, from regime, learning rate and number: the commonest, then the exceptions."""
+    numbers = {(regime, lr): n for regime, lr, n in counts}
+    values = list(numbers.values())
+    common = max(values, key=values.count)
+    if set(values) == {1}:
+        return "One seed."
+    several = len({lr for _, lr in numbers}) > 1
+    others = [f"{_label(regime, lr, several)}: {n}" for (regime, lr), n in numbers.items() if n != common]
+    return f"{drawn} over n\N{NO-BREAK SPACE}= {common} seeds" + (f" ({', '.join(others)})." if others else ".")
+
+
+def outcomes(group: Group) -> list[str]:
+    """A sentence for each condition of which runs diverged or never left chance."""
+    sentences = []
+    for condition in group.conditions:
+        label = _label(condition.regime, condition.lr, len(group.lrs) > 1)
+        n = len(condition.runs)
+        if condition.diverged:
+            sentences.append(f"{label}: {len(condition.diverged)} of {n} runs diverged.")
+        chance = sum(run.status == "chance" for run in condition.runs)
+        if chance:
+            sentences.append(f"{label}: {chance} of {n} runs never left chance.")
+    return sentences
+
+
+def _label(regime: str, lr: float, several_lrs: bool) -> str:
+    return regime_style(regime).label + (f" at lr\N{NO-BREAK SPACE}{lr:g}" if several_lrs else "")

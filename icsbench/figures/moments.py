@@ -1,0 +1,70 @@
+"""Shift of the mean and variance of pre-activations."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from icsbench.analysis.curves import (
+    MEAN_FROM_START,
+    MEAN_PER_STEP,
+    VARIANCE_FROM_START,
+    VARIANCE_PER_STEP,
+    Curve,
+)
+from icsbench.figures.style import Page, above, beside, power_of_ten, regime_handle, regime_style, step_axis
+
+_COLUMNS = {
+    MEAN_PER_STEP: "|μₜ − μₜ₋₁|",
+    VARIANCE_PER_STEP: "|σ²ₜ − σ²ₜ₋₁|",
+    MEAN_FROM_START: "|μₜ − μ₀|",
+    VARIANCE_FROM_START: "|σ²ₜ − σ²₀|",
+}
+
+
+def draw(curves: Sequence[Curve], caption: str) -> Figure:
+    """The curves of ``moment_curves``: a row per layer, a column per quantity with one logarithmic axis."""
+    depths = sorted({curve.layer.depth for curve in curves if curve.layer})
+    page = Page(0.8 + 1.05 * len(depths), caption, top=0.42, bottom=0.4, left=0.52, right=0.2)
+    grid = page.axes(len(depths), len(_COLUMNS), wspace=0.36, hspace=0.16)
+    last = max(int(curve.steps[-1]) for curve in curves)
+    for column, (quantity, title) in enumerate(_COLUMNS.items()):
+        of_column = [curve for curve in curves if curve.quantity == quantity]
+        limits = _limits(of_column)
+        for row, depth in zip(grid, depths, strict=True):
+            axes = row[column]
+            for curve in of_column:
+                if curve.layer and curve.layer.depth == depth:
+                    _draw(axes, curve, limits[0])
+            _log_axis(axes, limits)
+            step_axis(axes, last, label=row is grid[-1], ticks=2)
+            if row is grid[0]:
+                above(axes, title)
+            if column == 0:
+                beside(axes, f"layer {depth}", 26)
+    page.legend([regime_handle(regime) for regime in dict.fromkeys(curve.regime for curve in curves)])
+    return page.figure
+
+
+def _draw(axes: Axes, curve: Curve, floor: float) -> None:
+    look = regime_style(curve.regime)
+    axes.plot(curve.steps, np.where(curve.mean > 0, curve.mean, np.nan), color=look.color, linestyle=look.linestyle)
+    axes.fill_between(
+        curve.steps, np.maximum(curve.low, floor / 10), curve.high, color=look.color, alpha=0.2, linewidth=0
+    )
+
+
+def _log_axis(axes: Axes, limits: tuple[float, float]) -> None:
+    axes.set_yscale("log")
+    axes.set_ylim(*limits)
+    axes.yaxis.set_major_locator(LogLocator(10, numticks=4))
+    axes.yaxis.set_major_formatter(power_of_ten)
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
+    values = np.concatenate([curve.mean for curve in curves])
+    values = values[np.isfinite(values) & (values > 0)]
+    return (float(values.min()) / 1.6, float(values.max()) * 1.6) if len(values) else (0.1, 1.0)

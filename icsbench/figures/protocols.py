@@ -1,0 +1,54 @@
+"""Final test accuracy by evaluation protocol."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from icsbench.analysis.curves import ProtocolAccuracy
+from icsbench.figures.style import Page, beside, chance_line, regime_handle, regime_style
+
+
+def draw(accuracies: Sequence[ProtocolAccuracy], order: Sequence[str], chance: float, caption: str) -> Figure:
+    """Test accuracy by protocol, in the given ``order``: a mean with its interval per regime, and every seed beside it.
+
+    A diverged seed is a cross. ``chance`` is the accuracy of guessing, a fraction.
+    """
+    page = Page(2.6, caption, top=0.3, bottom=0.46, left=0.44, right=0.12)
+    [[axes]] = page.axes(1, 1)
+    dot: dict[str, Any] = {"markersize": 3, "alpha": 0.6, "markeredgewidth": 0.6}
+    for place, protocol in enumerate(order):
+        shown = [accuracy for accuracy in accuracies if accuracy.protocol == protocol]
+        for accuracy, offset in zip(shown, _offsets(len(shown), 0.22), strict=True):
+            look = regime_style(accuracy.regime)
+            x = place + offset
+            mean, low, high, _ = accuracy.interval
+            axes.plot([x, x], [100 * low, 100 * high], color=look.color, linewidth=1.2, zorder=2)
+            axes.plot(x, 100 * mean, look.marker, color=look.color, markersize=4, zorder=3)
+            for (seed, value), jitter in zip(accuracy.seeds.items(), _offsets(len(accuracy.seeds), 0.012), strict=True):
+                marker = "x" if seed in accuracy.diverged else "."
+                axes.plot(x + 0.1 + jitter, 100 * value, marker, color=look.color, **dot)
+    chance_line(axes, chance)
+    axes.set_xlim(-0.5, len(order) - 0.5)
+    axes.set_ylim(0, 102)
+    axes.set_xticks(range(len(order)), [_label(protocol) for protocol in order])
+    axes.tick_params(axis="x", length=0)
+    for place in range(1, len(order)):
+        axes.axvline(place - 0.5, color="0.9", linewidth=0.6, zorder=0)
+    beside(axes, "test accuracy (%)", 20)
+    handles: list[Line2D] = []
+    for regime in dict.fromkeys(accuracy.regime for accuracy in accuracies):
+        handles.append(regime_handle(regime, linestyle="-", marker=regime_style(regime).marker, markersize=4))
+    page.legend(handles)
+    return page.figure
+
+
+def _offsets(count: int, distance: float) -> np.ndarray:
+    return (np.arange(count) - (count - 1) / 2) * distance
+
+
+def _label(protocol: str) -> str:
+    statistics, _, noise = protocol.partition("-")
+    return f"{statistics}\nstatistics,\nnoise {noise}"

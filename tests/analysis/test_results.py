@@ -1,0 +1,220 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from synthetic import LAYERS, write_run, write_study
+
+from icsbench.analysis.groups import Group, group_runs
+from icsbench.analysis.results import load_runs
+from icsbench.errors import IcsbenchError
+
+SHORT = {"steps": 200, "layers": LAYERS[:3]}
+
+
+def only(root):
+    [run] = load_runs(root)
+    return run
+
+
+def test_runs_are_found_from_every_level_and_hidden_folders_are_skipped(tmp_path):
+    paths = write_study(tmp_path / "results", ("none", "bn"), 2, **SHORT)
+    write_run(tmp_path / "results" / ".trash", "bn", 7, **SHORT)
+    assert [run.path for run in load_runs(tmp_path / "results")] == [*paths[2:], *paths[:2]]
+    assert len(load_runs(tmp_path / "results" / "three_regimes")) == 4
+    assert [run.seed for run in load_runs(paths[0].parent)] == [0, 1]
+    assert only(paths[3]).path == paths[3]
+
+
+def test_seeds_are_ordered_as_numbers(tmp_path):
+    for seed in (10, 2, 1):
+        write_run(tmp_path, seed=seed, **SHORT)
+    assert [run.seed for run in load_runs(tmp_path)] == [1, 2, 10]
+
+
+def test_missing_folder_and_empty_folder_are_one_clear_line(tmp_path):
+    with pytest.raises(IcsbenchError, match="nowhere: no such folder"):
+        load_runs(tmp_path / "nowhere")
+    with pytest.raises(IcsbenchError, match="no run records"):
+        load_runs(tmp_path)
+
+
+def test_status(tmp_path):
+    paths = {
+        "complete": write_run(tmp_path, seed=0, **SHORT),
+        "diverged": write_run(tmp_path, seed=1, outcome="diverged", diverged_at=70, **SHORT),
+        "chance": write_run(tmp_path, seed=2, outcome="chance", **SHORT),
+        "incomplete": write_run(tmp_path, seed=3, finished=False, **SHORT),
+        "failed": write_run(tmp_path, seed=4, finished=False, **SHORT),
+        "running": write_run(tmp_path, seed=5, finished=False, **SHORT),
+    }
+    for status in ("failed", "running", "complete"):
+        (paths[status] / "failure.json").write_text('{"error": "disk full"}')
+    (paths["incomplete"] / "run.lock").touch()
+    code = (
+        "import sys, filelock\nlock = filelock.FileLock(sys.argv[1])\n"
+        "lock.acquire()\nprint('held', flush=True)\nsys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(paths["running"] / "run.lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        assert [run.status for run in load_runs(tmp_path)] == list(paths)
+        holder.communicate()
+    assert only(paths["running"]).status == "failed"
+    assert only(paths["failed"]).error == "disk full"
+    assert not (paths["failed"] / "run.lock").exists()
+    with FileLock(paths["incomplete"] / "run.lock", timeout=0):
+        pass
+
+
+def test_lock_that_cannot_be_opened_is_not_an_error(tmp_path):
+    path = write_run(tmp_path, finished=False, **SHORT)
+    (path / "run.lock").mkdir()
+    assert only(path).status == "incomplete"
+
+
+def test_partial_last_line_of_an_unfinished_run_is_ignored(tmp_path):
+    path = write_run(tmp_path, finished=False, **SHORT)
+    metrics = path / "metrics.jsonl"
+    whole = only(path).metrics
+    metrics.write_text(metrics.read_text() + '{"step": 210, "train/lo')
+    assert only(path).metrics.rows == whole.rows
+    assert whole.last_step == 200
+
+
+@pytest.mark.parametrize("damage", ['{"step": 210, "train/lo', "[1, 2]", '{"loss": 1}', '{"step": "ten"}'])
+def test_damaged_line_of_a_finished_run_names_file_and_line(tmp_path, damage):
+    path = write_run(tmp_path, **SHORT)
+    metrics = path / "metrics.jsonl"
+    lines = metrics.read_text().count("\n")
+    metrics.write_text(metrics.read_text() + damage)
+    with pytest.raises(IcsbenchError, match=rf"metrics.jsonl, line {lines + 1}: not a JSON object with a step"):
+        _ = only(path).metrics
+
+
+def test_damaged_line_in_the_middle_is_an_error_even_when_unfinished(tmp_path):
+    path = write_run(tmp_path, finished=False, **SHORT)
+    metrics = path / "metrics.jsonl"
+    metrics.write_text("nonsense\n" + metrics.read_text())
+    with pytest.raises(IcsbenchError, match="line 1"):
+        _ = only(path).metrics
+
+
+def test_finished_run_without_metrics_is_an_error_and_unfinished_is_not(tmp_path):
+    finished, unfinished = write_run(tmp_path, seed=0, **SHORT), write_run(tmp_path, seed=1, finished=False, **SHORT)
+    for path in (finished, unfinished):
+        os.unlink(path / "metrics.jsonl")
+    assert only(unfinished).metrics.rows == []
+    with pytest.raises(IcsbenchError, match="cannot be read"):
+        _ = only(finished).metrics
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "a: [", "not a YAML mapping"),
+        ("config.yaml", "- 1", "not a YAML mapping"),
+        ("config.yaml", "seed: 0", "no norm.name"),
+        ("summary.json", '{"status": ', "not a JSON object"),
+        ("summary.json", '{"outcome": "fine"}', "outcome is 'fine'"),
+        ("environment.json", "[]", "not a JSON object"),
+    ],
+)
+def test_damaged_file_is_one_clear_line(tmp_path, name, content, message):
+    path = write_run(tmp_path, **SHORT)
+    (path / name).write_text(content)
+    with pytest.raises(IcsbenchError, match=message) as caught:
+        load_runs(tmp_path)
+    assert str(path / name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_config_cannot_run_code(tmp_path):
+    path = write_run(tmp_path, **SHORT)
+    (path / "config.yaml").write_text(f"seed: !!python/object/apply:os.mkdir ['{tmp_path}/made']")
+    with pytest.raises(IcsbenchError, match="not a YAML mapping"):
+        load_runs(tmp_path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_series_are_the_rows_with_the_key(tmp_path):
+    path = write_run(tmp_path, **SHORT)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    metrics = only(path).metrics
+    key = f"shift/{LAYERS[1]}/w1"
+    for interval in (None, 1):
+        expected = [r for r in rows if key in r and (interval is None or r["shift/interval"] == interval)]
+        steps, values = metrics.series(key, interval)
+        assert steps.tolist() == [row["step"] for row in expected]
+        assert values.tolist() == [row[key] for row in expected]
+    assert metrics.series("nothing")[0].size == 0
+
+
+def test_histogram(tmp_path):
+    path = write_run(tmp_path, **SHORT)
+    run = only(path)
+    assert run.probe_steps == [0, 1, 2, 4, 8, 16, 32, 64, 99, 100, 199, 200]
+    counts, edges = run.histogram(99)
+    with np.load(path / "probes" / "shift" / "step-00000099.npz") as arrays:
+        assert np.array_equal(counts, arrays["histogram_counts_preactivation"])
+        assert np.array_equal(edges, arrays["histogram_edges_preactivation"])
+    assert counts.shape == (3, 64) and edges.shape == (3, 65)
+    with pytest.raises(IcsbenchError, match="no such probe"):
+        run.histogram(3)
+
+
+@pytest.mark.parametrize("keep", [0, 100, -200])
+def test_truncated_probe_is_one_clear_line(tmp_path, keep):
+    path = write_run(tmp_path, **SHORT)
+    probe = path / "probes" / "shift" / "step-00000100.npz"
+    probe.write_bytes(probe.read_bytes()[:keep])
+    with pytest.raises(IcsbenchError, match=r"step-00000100.npz: damaged"):
+        only(path).histogram(100)
+
+
+def test_damaged_layers(tmp_path):
+    path = write_run(tmp_path, **SHORT)
+    (path / "probes" / "shift" / "layers.json").write_text('[{"depth": 1}]')
+    with pytest.raises(IcsbenchError, match=r"layers\.json"):
+        _ = only(path).layers
+
+
+def test_groups_are_named_by_what_tells_them_apart(tmp_path):
+    write_study(tmp_path, ("none", "bn"), 1, **SHORT)
+    write_study(tmp_path, ("none", "bn"), 1, lr=0.5, **SHORT)
+    write_run(tmp_path, "bn", 0, width=1.0, **SHORT)
+    write_run(tmp_path, "bn", 0, scale="paper", **SHORT)
+    write_run(tmp_path, "bn", 0, experiment="other", **SHORT)
+    write_run(tmp_path, "bn", 9, experiment="other", finished=False, **SHORT)
+    groups = {group.name: group for group in group_runs(load_runs(tmp_path))}
+    assert list(groups) == [
+        "other",
+        "three_regimes-cpu-width0.25",
+        "three_regimes-cpu-width1.0",
+        "three_regimes-paper-width0.25",
+    ]
+    assert groups["three_regimes-cpu-width0.25"].lrs == [0.1, 0.5]
+    assert [len(group.runs) for group in groups.values()] == [1, 4, 1, 1]
+
+
+def test_one_experiment_on_two_versions_of_the_data_is_two_groups(tmp_path):
+    write_run(tmp_path, "bn", 0, **SHORT)
+    write_run(tmp_path, "none", 0, label="CIFAR-10", **SHORT)
+    runs = load_runs(tmp_path)
+    fingerprints = sorted(run.environment["data"]["fingerprint"][:8] for run in runs)
+    assert [group.name for group in group_runs(runs)] == [
+        f"three_regimes-{fingerprint}" for fingerprint in fingerprints
+    ]
+    with pytest.raises(IcsbenchError, match="not comparable"):
+        Group("both", tuple(runs))
+
+
+def test_finished_run_must_state_its_data(tmp_path):
+    path = write_run(tmp_path, **SHORT)
+    (path / "environment.json").write_text("{}")
+    with pytest.raises(IcsbenchError, match=r"environment.json: does not state data label"):
+        group_runs(load_runs(tmp_path))
