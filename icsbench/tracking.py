@@ -35,8 +35,8 @@ class Mirror:
             return
         self._wandb = wandb
         try:
+            wandb.setup(wandb.Settings(silent=True))
             if mode == "auto":
-                wandb.setup(wandb.Settings(silent=True))
                 mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
             self._start(config, directory, mode)
         except Exception as error:

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -360,7 +361,7 @@ def _settle_environment(config: Config, record: Record, dataset: Dataset, thread
         "torchvision": version("torchvision"),
         "numpy": version("numpy"),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "device_name": _device_name(device),
         "threads": count,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "data": {
@@ -387,6 +388,14 @@ def _choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise IcsbenchError(f"device={name} cannot be used here; use device=auto or device=cpu") from error
     return device
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpus = Path("/proc/cpuinfo")
+    models = re.findall(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else []
+    return models[0] if models else platform.processor()
 
 
 def _refuse_other_data(config: Config, record: Record) -> None:
