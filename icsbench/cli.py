@@ -109,16 +109,27 @@ def _launch(arguments: list[str]) -> None:
 def _draw(results: Path, out: Path | None) -> None:
     from rich.console import Console
 
+    from icsbench.analysis.files import Drawn
     from icsbench.analysis.results import load_runs
-    from icsbench.analysis.tables import print_results
-    from icsbench.figures import draw_all
+    from icsbench.analysis.tables import print_results, result_table, write_tables
 
-    console = Console()
     found = load_runs(results)
     out = out or results / "figures"
-    print_results(console, found)
-    written = draw_all(found, out)
-    print(f"{len(written)} files in {out}")
+    print_results(Console(), found)
+    drawn = Drawn(out, found)
+    before = drawn.read()
+    if before is None:
+        from icsbench.figures import draw_all
+
+        said: list[str] = []
+        files = [*draw_all(found, out, said.append), *write_tables(result_table(found), out)]
+        drawn.note(files, said)
+    else:
+        files, said = before
+    for line in said:
+        print(line)
+    news = "written" if before is None else "up to date"
+    print(f"{len(files)} files {news} in {out} (figures as PDF, PNG and CSV; the table as CSV and markdown)")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -49,7 +50,8 @@ def task(composed: DictConfig) -> float | None:
 
         in_pool = multirun and "joblib" in hydra_config.launcher["_target_"].lower()
         who = f"{config.norm.name} lr {config.optim.lr:g} seed {config.seed}"
-        summary = training.run(config, threads=1 if in_pool else None, show=_Lines(who, config.steps))
+        show = _Lines(who, config.steps, parent=os.getppid() if in_pool else None)
+        summary = training.run(config, threads=1 if in_pool else None, show=show)
     except IcsbenchError as error:
         line = str(error)
         if not multirun:
@@ -128,18 +130,23 @@ def _describe(summary: dict[str, Any]) -> str:
     said = f"train accuracy {summary['train/accuracy']:.1%}, test accuracy {accuracy:.1%} ({protocol})"
     if summary["outcome"] == "diverged":
         return f"diverged at step {summary['diverged_at']}, {said}"
-    return f"never left chance, {said}" if summary["outcome"] == "chance" else f"complete, {said}"
+    if summary["outcome"] == "chance":
+        return f"{'never left' if summary['left_chance_at'] is None else 'fell back to'} chance, {said}"
+    return f"complete, {said}"
 
 
 class _Lines:
-    """Progress as lines on stderr, one every few seconds."""
+    """Progress as lines on stderr, one every few seconds; in a pool, the end of the run where the sweep has died."""
 
-    def __init__(self, who: str, steps: int) -> None:
+    def __init__(self, who: str, steps: int, parent: int | None) -> None:
         self._who = who
         self._steps = steps
+        self._parent = parent
         self._next = time.monotonic() + _SHOW_EVERY
 
     def __call__(self, progress: Any) -> None:
+        if self._parent is not None and os.getppid() != self._parent:
+            os.kill(os.getpid(), signal.SIGTERM)  # training ends with a checkpoint, as when it is asked to stop
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _SHOW_EVERY

@@ -18,7 +18,7 @@ class Mirror:
     """Mirrors config, metrics, histograms and summary of one run to W&B.
 
     One W&B run per run record: its id is the fingerprint and seed, so a resumed run goes on as the same W&B run. The
-    mode auto is online where a key is configured and offline otherwise; the environment's ``WANDB_MODE`` wins over both.
+    mode auto is online where a key is configured, offline otherwise; the environment's ``WANDB_MODE`` wins over both.
     Whatever goes wrong with W&B is said once on stderr and never reaches training: an unreachable server or a refused
     key falls back to offline, anything later ends the mirroring.
     """
@@ -61,7 +61,7 @@ class Mirror:
             job_type="train",
             tags=[config.experiment, config.scale, config.norm.name, config.data.name],
             config=OmegaConf.to_container(OmegaConf.create(config.to_yaml())),  # pyright: ignore[reportArgumentType]
-            dir=str(directory),
+            dir=str(directory.absolute()),  # W&B writes in a process of its own, which may be elsewhere
             mode=mode,  # pyright: ignore[reportArgumentType]
             resume="allow" if mode == "online" else None,
             settings=self._wandb.Settings(

@@ -119,6 +119,13 @@ class Group:
         return int(_data(self.runs[0])["num_classes"])
 
     @property
+    def _true_to_scale(self) -> bool:
+        """Whether runs that go by the paper's scale really have its size (Santurkar et al. 2018, Appendix A)."""
+        run = self.runs[0]
+        size = tuple(run.setting(key) for key in ("model.width", "steps", "batch_size"))
+        return run.setting("scale") != "paper" or size == (1.0, 15_000, 128)
+
+    @property
     def facts(self) -> str:
         """What the runs share, for a caption: data, network and width, batch, learning rate, steps, scale."""
         run = self.runs[0]
@@ -134,7 +141,7 @@ class Group:
                 f"batch {run.setting('batch_size')}",
                 "lr " + " and ".join(f"{lr:g}" for lr in self.lrs),
                 f"{int(run.setting('steps', 0)):,} steps",
-                f"scale {run.setting('scale')}",
+                f"scale {run.setting('scale')}" + ("" if self._true_to_scale else ", altered"),
             ]
         )
 

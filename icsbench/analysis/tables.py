@@ -98,13 +98,16 @@ def _test(run: Run, protocol: str) -> float:
     return run.test_accuracy.get(protocol, math.nan)
 
 
-def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write the rows of ``result_table``; an Interval becomes columns ``<key>/mean``, ``/low``, ``/high`` and ``/n``.
+def write_tables(rows: Sequence[dict[str, Any]], out: Path) -> list[Path]:
+    """Write the rows of ``result_table`` as ``results.csv`` and, as :func:`markdown` has them, ``results.md``.
 
-    Raises IcsbenchError where the file cannot be written.
+    In the CSV an Interval becomes columns ``<key>/mean``, ``/low``, ``/high`` and ``/n``. Raises IcsbenchError where a
+    file cannot be written.
     """
-    content = csv_bytes([_flat(row) for row in rows])
-    write_file(path, lambda file: file.write(content))
+    contents = {"results.csv": csv_bytes([_flat(row) for row in rows]), "results.md": markdown(rows).encode()}
+    for name, content in contents.items():
+        write_file(out / name, lambda file, content=content: file.write(content))
+    return [out / name for name in contents]
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +131,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 def _markdown_table(header: list[str], body: list[list[str]]) -> str:
     rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in (header, rule, *body))
+    names = [name.replace("\n", ", ") for name in header]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in (names, rule, *body))
 
 
 def print_results(console: Console, runs: Sequence[Run]) -> None:
@@ -205,7 +209,7 @@ def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[tuple[li
         }
         found = {key.removeprefix(_TEST) for row in group for key in row if key.startswith(_TEST)}
         by_protocol = first | {
-            protocol: lambda row, key=_TEST + protocol: _interval(row.get(key), 100)
+            protocol.replace("-", "\nnoise "): lambda row, key=_TEST + protocol: _interval(row.get(key), 100)
             for protocol in sorted(found, key=protocol_order)
         }
         tables = [
@@ -226,7 +230,7 @@ def _outcome(row: dict[str, Any]) -> str:
         parts.append(f"{len(row['diverged'])} diverged (step {steps})")
     if row["chance"]:
         parts.append(f"{len(row['chance'])} at chance to step {max(row['chance'].values())}")
-    return "; ".join(parts) or "all trained"
+    return "; ".join(parts) or "all learned"
 
 
 def _interval(interval: Interval | None, scale: float, digits: int = 1, sign: bool = False) -> str:

@@ -35,7 +35,7 @@ from icsbench.training import checkpoint
 from icsbench.training.evaluation import Protocol, evaluate, protocols_of
 
 LEFT_CHANCE = 2.0
-"""A run has left chance once a row of ``train/accuracy`` reaches this many times 1 / number of classes."""
+"""A network is at chance while its ``train/accuracy`` is below this many times 1 / number of classes."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -292,7 +292,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
         probe = None  # its state is of no more use
         save(done)
         write(curve_row(done, accuracies["test"]))
-        result = {"status": "complete", "outcome": _outcome(outcome), **outcome, "steps": done}
+        result = {"status": "complete", "outcome": _outcome(outcome, chance), **outcome, "steps": done}
         result |= {f"{split}/accuracy": accuracies[split] for split in accuracies}
         record.write_json("summary.json", result)
         summary = result
@@ -308,10 +308,10 @@ def learning_rate(config: Config, step: int) -> float:
     return config.optim.lr / 2 * (1 + math.cos(math.pi * step / config.steps))
 
 
-def _outcome(outcome: dict[str, Any]) -> str:
+def _outcome(outcome: dict[str, Any], chance: float) -> str:
     if outcome["diverged_at"] is not None:
         return "diverged"
-    return "trained" if outcome["left_chance_at"] is not None else "chance"
+    return "trained" if outcome["train/accuracy"] >= LEFT_CHANCE * chance else "chance"
 
 
 def _build_probe(config: Config, model: VGG, dataset: Dataset, mean: Tensor, std: Tensor) -> ShiftProbe | None:

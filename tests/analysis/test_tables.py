@@ -9,7 +9,7 @@ from scipy import stats
 from synthetic import write_run, write_study
 
 from icsbench.analysis.results import load_runs
-from icsbench.analysis.tables import markdown, print_results, print_runs, result_table, write_csv
+from icsbench.analysis.tables import markdown, print_results, print_runs, result_table, write_tables
 
 SHORT = {"steps": 100, "probes": False}
 
@@ -96,7 +96,7 @@ def test_csv_and_markdown_hold_the_rows(tmp_path):
     write_study(tmp_path / "results", ("none", "bn"), 3, **SHORT)
     write_run(tmp_path / "results", "noise", 1, outcome="diverged", diverged_at=37, **SHORT)
     rows = result_table(load_runs(tmp_path / "results"))
-    write_csv(rows, tmp_path / "results.csv")
+    write_tables(rows, tmp_path)
     with open(tmp_path / "results.csv", newline="") as file:
         read = list(csv.DictReader(file))
     assert [row["regime"] for row in read] == ["none", "bn", "noise"]
