@@ -1,0 +1,159 @@
+"""What may import what: one way, and what reads records never needs what trains."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import icsbench
+from icsbench.hydra_app import CONFIG_DIR
+
+PACKAGE = Path(icsbench.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "configs" not in path.relative_to(PACKAGE).parts
+}
+TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in MODULES.items()}
+
+# What each part may import of the others; `icsbench` itself (its version) everyone may.
+ALLOWED = {
+    "__init__": set(),
+    "errors": set(),
+    "streams": set(),
+    "config": {"errors"},
+    "record": {"errors", "config"},
+    "tracking": {"config"},
+    "data": {"errors", "streams"},
+    "norms": {"errors"},
+    "models": {"errors", "streams"},
+    "probes": {"errors", "streams", "norms"},
+    "training": {"errors", "streams", "config", "record", "tracking", "data", "norms", "models", "probes"},
+    "analysis": {"errors"},
+    "figures": {"errors", "analysis"},
+    "hydra_app": {"errors", "config", "training"},
+    "completion": {"hydra_app"},
+    "cli": {"errors", "completion", "hydra_app", "analysis", "figures"},
+    "__main__": {"cli"},
+}
+HEAVY = {"torch", "torchvision", "sklearn"}
+TRAINS = {"data", "norms", "models", "probes", "training"}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of every module that a tree imports anywhere, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield node.module or ""
+            if node.module == "icsbench":
+                yield from (f"icsbench.{alias.name}" for alias in node.names)
+
+
+def part(module: str) -> str:
+    return module.split(".")[0]
+
+
+def parts_imported(module: str) -> set[str]:
+    """The other parts of icsbench that a module imports."""
+    names = {name.split(".")[1] for name in imported(TREES[module]) if name.startswith("icsbench.")}
+    return {name for name in names if name in ALLOWED} - {part(module)}
+
+
+def reached(name: str) -> set[str]:
+    """A part and all that its modules import, directly or not."""
+    found, new = set(), {name}
+    while new:
+        found |= new
+        new = set().union(*(parts_imported(module) for module in MODULES if part(module) in new)) - found
+    return found
+
+
+def outside(names: set[str]) -> set[str]:
+    """Top-level packages that the modules of some parts import."""
+    return {name.split(".")[0] for module, tree in TREES.items() if part(module) in names for name in imported(tree)}
+
+
+def test_every_part_is_in_the_table():
+    assert {part(module) for module in MODULES} == ALLOWED.keys()
+
+
+def test_the_table_has_no_cycle():
+    placed: set[str] = set()
+    while left := ALLOWED.keys() - placed:
+        free = {name for name in left if ALLOWED[name] <= placed}
+        assert free, f"cycle among {sorted(left)}"
+        placed |= free
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    assert parts_imported(module) <= ALLOWED[part(module)]
+
+
+@pytest.mark.parametrize("name", ["errors", "config", "record", "streams", "tracking", "analysis", "figures"])
+def test_what_reads_records_does_not_reach_what_trains(name):
+    assert not reached(name) & TRAINS
+    assert not outside(reached(name)) & HEAVY
+
+
+def test_the_test_sees_imports():
+    assert "torch" in outside({"training"})
+    assert reached("training") >= {"data", "norms", "probes", "record", "tracking"}
+    assert [*imported(ast.parse("def f():\n from icsbench import data\n import torch.nn"))] == [
+        *("icsbench", "icsbench.data", "torch.nn")
+    ]
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, dict[str, ast.expr]]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {keyword.arg or "**": keyword.value for keyword in node.keywords}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_code_is_made_of_data(module):
+    assert not {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"} & {
+        name.split(".")[0] for name in imported(TREES[module])
+    }
+    for name, keywords in calls(TREES[module]):
+        last = name.split(".")[-1]
+        assert name not in ("eval", "exec", "compile", "__import__", "instantiate", "hydra.utils.instantiate")
+        assert last not in ("unsafe_load", "full_load", "get_class", "get_method") and name != "os.system"
+        if name == "torch.load":
+            assert ast.unparse(keywords["weights_only"]) == "True"
+        if name in ("np.load", "numpy.load"):
+            assert ast.unparse(keywords["allow_pickle"]) == "False"
+        if name == "yaml.load":
+            assert "Safe" in MODULES[module].read_text().split("_YAML_LOADER =")[1].splitlines()[0]
+        if name.startswith("subprocess."):
+            assert "shell" not in keywords
+        if last == "extractall":
+            assert ast.unparse(keywords["filter"]) == "'data'"
+
+
+def keys_of(tree: object) -> Iterator[tuple[str, object]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield str(key), value
+            yield from keys_of(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from keys_of(value)
+
+
+def test_the_only_target_of_the_configurations_is_hydras_own_callback():
+    files = sorted(CONFIG_DIR.rglob("*.yaml"))
+    assert len(files) > 15
+    targets = [
+        (path.relative_to(CONFIG_DIR).as_posix(), value)
+        for path in files
+        for key, value in keys_of(yaml.safe_load(path.read_text()))
+        if re.fullmatch(r"_(target|partial|args|recursive|convert)_", key)
+    ]
+    assert targets == [("train.yaml", "icsbench.hydra_app.SweepOutcome")]
