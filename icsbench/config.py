@@ -21,9 +21,8 @@ def _one_of(key: str, value: Any, allowed: tuple) -> None:
 
 def _in_range(key: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
     if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
-        bounds = f"{'greater than' if open_low else 'at least'} {low:g}" + (
-            f" and at most {high:g}" if high < math.inf else ""
-        )
+        bounds = f"{'greater than' if open_low else 'at least'} {low}"
+        bounds += f" and at most {high}" if high < math.inf else ""
         raise ValueError(f"{key} must be {bounds} (got {value})")
 
 
@@ -151,6 +150,8 @@ class Config:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
+        if not self.results:
+            raise ValueError("results must name a folder (got '')")
         if not self.experiment or "/" in self.experiment or self.experiment.startswith("."):
             raise ValueError(f"experiment must be a plain folder name (got {self.experiment!r})")
         _in_range("seed", self.seed, 0, 2**31 - 1)
@@ -249,7 +250,7 @@ def load_config(path: Path) -> Config:
         raise IcsbenchError(f"{path} is missing; the folder is not a run record") from None
     except Exception as error:
         raise IcsbenchError(f"{path} cannot be read ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(composed, DictConfig):
+    if not isinstance(composed, DictConfig) or not composed:
         raise IcsbenchError(f"{path} is not a run's config: it holds no keys")
     return resolve(composed)
 

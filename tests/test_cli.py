@@ -327,7 +327,7 @@ def test_the_pool_finishes_what_it_can_and_names_every_failed_job_once(pool):
         job = {f"norm={norm}", f"seed={seed}"}
         (line,) = [line for line in done.err.splitlines() if job < {*line.split(": ")[1].split()}]
         assert line.startswith("icsbench: ")
-        assert ": batch size 100000 does not fit the training set of 1280 images: " in line
+        assert ": batch_size=100000 does not fit the training set of 1280 images " in line
     assert done.err.count("icsbench: ") == 4
     assert "Traceback" not in done.err
 
@@ -364,7 +364,7 @@ def test_a_failed_job_of_a_sweep_one_by_one():
     assert len(curves("results")) == 1
     (line,) = [line for line in done.err.splitlines() if line.startswith("icsbench: ")]
     assert "batch_size=100000" in line.split(": ")[1]
-    assert "batch size 100000 does not fit the training set of 1280 images" in line
+    assert "batch_size=100000 does not fit the training set of 1280 images" in line
     again = invoke("sweep", *TINY, "batch_size=32,64", "hydra/launcher=basic")
     assert (again.code, "icsbench: " in again.err) == (0, False)
 

@@ -79,8 +79,8 @@ class Batches:
         self._count = len(split.labels)
         if not 1 <= batch_size <= self._count:
             raise IcsbenchError(
-                f"batch size {batch_size} does not fit the training set of {self._count} images: "
-                f"choose one from 1 to {self._count}"
+                f"batch_size={batch_size} does not fit the training set of {self._count} images "
+                f"(what data.val_size leaves of it): choose one from 2 to {self._count}"
             )
         self.steps_per_epoch = self._count // batch_size
         self._batch_size = batch_size

@@ -137,7 +137,7 @@ def test_a_batch_is_not_overwritten_by_the_next_and_the_split_stays_as_it_is():
 
 @pytest.mark.parametrize("batch_size", [0, 17])
 def test_a_batch_size_that_does_not_fit_is_refused(batch_size: int):
-    with pytest.raises(IcsbenchError, match=f"batch size {batch_size} .* 16 images"):
+    with pytest.raises(IcsbenchError, match=f"batch_size={batch_size} .* 16 images"):
         make_batches(make_split(16), batch_size)
 
 
