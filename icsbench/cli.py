@@ -18,7 +18,7 @@ app = typer.Typer(
     "of the internal-covariate-shift debate talks about, and draw the comparison.",
 )
 
-_HYDRA_COMMAND = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+_HYDRA_COMMAND = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _complete(context: typer.Context, incomplete: str) -> list[str]:
@@ -51,7 +51,7 @@ def _root(
     pass
 
 
-@app.command(context_settings=_HYDRA_COMMAND)
+@app.command(context_settings={**_HYDRA_COMMAND, "help_option_names": []})
 def train(context: typer.Context, overrides: Overrides = None) -> None:
     """Train one run: icsbench train norm=noisy_bn seed=3. With --help, the whole configuration."""
     _launch([*(overrides or []), *context.args])
@@ -59,25 +59,34 @@ def train(context: typer.Context, overrides: Overrides = None) -> None:
 
 @app.command(context_settings=_HYDRA_COMMAND)
 def sweep(context: typer.Context, overrides: Overrides = None) -> None:
-    """Train many runs (Hydra multirun): icsbench sweep norm=none,bn 'seed=range(0,6)'."""
+    """Train many runs (Hydra multirun): icsbench sweep norm=none,bn 'seed=range(0,6)'.
+
+    Keys take several values, separated by commas; experiment=NAME is a sweep from configs/experiment. Runs that are
+    complete are skipped, unfinished ones go on. icsbench train --help shows the whole configuration.
+    """
     _launch(["hydra.mode=MULTIRUN", *(overrides or []), *context.args])
 
 
 @app.command(context_settings=_HYDRA_COMMAND)
 def reproduce(context: typer.Context, overrides: Overrides = None) -> None:
-    """Train the three regimes with six paired seeds, then draw: icsbench reproduce scale=demo|cpu|paper."""
+    """Train the three regimes with six paired seeds, then draw: icsbench reproduce scale=demo|cpu|paper.
+
+    The sweep of experiment=three_regimes, then the result table and the figures in results/three_regimes/figures.
+    Typed again, it does only what is missing. icsbench train --help shows the whole configuration.
+    """
     arguments = [*(overrides or []), *context.args]
     if any(argument.startswith("experiment=") for argument in arguments):
         raise IcsbenchError(
             "reproduce always runs experiment=three_regimes; for another use icsbench sweep experiment=NAME"
         )
     arguments = ["experiment=three_regimes", *arguments]
-    _launch(["hydra.mode=MULTIRUN", *arguments])
-    if any(argument.startswith("-") for argument in arguments):
-        return
     from icsbench.hydra_app import records_of
 
-    _draw(records_of(arguments), None)
+    flags = any(argument.startswith("-") for argument in arguments)
+    results = None if flags else records_of(arguments)
+    _launch(["hydra.mode=MULTIRUN", *arguments])
+    if results is not None:
+        _draw(results, None)
 
 
 @app.command()
@@ -91,7 +100,7 @@ def figures(
 
 @app.command()
 def runs(results: Results) -> None:
-    """List the runs: complete, incomplete, running, diverged, never left chance, failed."""
+    """List the runs: complete, incomplete, running, diverged, at chance, failed."""
     from rich.console import Console
 
     from icsbench.analysis.results import load_runs
@@ -116,7 +125,7 @@ def _draw(results: Path, out: Path | None) -> None:
     found = load_runs(results)
     out = out or results / "figures"
     print_results(Console(), found)
-    drawn = Drawn(out, found)
+    drawn = Drawn(out, results, found)
     before = drawn.read()
     if before is None:
         from icsbench.figures import draw_all

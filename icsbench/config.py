@@ -39,6 +39,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         _one_of("data.name", self.name, ("digits", "cifar10", "cifar100"))
         _in_range("data.val_size", self.val_size, 0)
+        if self.val_size == 1:
+            raise ValueError("data.val_size must be 0 or at least 2 (got 1)")
 
 
 @dataclass
@@ -53,7 +55,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _one_of("model.name", self.name, ("vgg11", "vgg13", "vgg16", "vgg19"))
-        _in_range("model.width", self.width, 0, 16, open_low=True)
+        _in_range("model.width", self.width, 1 / 64, 16)
         _one_of("model.head", self.head, ("linear", "512-512", "4096-4096"))
         _one_of("model.init", self.init, ("glorot", "he", "torch"))
 
@@ -91,7 +93,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         _in_range("optim.lr", self.lr, 0, open_low=True)
-        _in_range("optim.momentum", self.momentum, 0, 1)
+        _in_range("optim.momentum", self.momentum, 0, 0.9999)
         _in_range("optim.weight_decay", self.weight_decay, 0)
         _one_of("optim.schedule", self.schedule, ("constant", "cosine"))
 

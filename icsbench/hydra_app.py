@@ -1,11 +1,13 @@
 """The Hydra application behind ``icsbench train`` and ``icsbench sweep``."""
 
+import contextlib
 import os
 import re
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +68,18 @@ def task(composed: DictConfig) -> float | None:
 
 
 class SweepOutcome(Callback):
-    """Gathers the error lines of a sweep's jobs, whatever process or machine ran them."""
+    """Gathers the error lines of a sweep's jobs, whatever process or machine ran them, and tidies up behind it."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Read what the failed jobs left in the sweep's folder."""
-        left = sorted(Path(config.hydra.sweep.dir).glob("*.error"), key=lambda path: int(path.stem))
+        """Read what the failed jobs left in the sweep's folder; remove the folder where there is nothing to keep."""
+        folder = Path(config.hydra.sweep.dir)
+        left = sorted(folder.glob("*.error"), key=lambda path: int(path.stem))
         failures.extend(path.read_text() for path in left)
+        if not left:
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            for empty in [*(path for path in folder.iterdir() if path.is_dir()), folder, folder.parent]:
+                with contextlib.suppress(OSError):  # what a launcher left there stays
+                    empty.rmdir()
 
 
 def launch(arguments: list[str]) -> None:
@@ -80,33 +88,55 @@ def launch(arguments: list[str]) -> None:
     :raises IcsbenchError: the arguments or a job failed; one line per failed job.
     """
     failures.clear()
-    argv, full_errors = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    argv = sys.argv
     # Hydra finds overrides only where they stand side by side, so the flags (and their values) go behind them.
-    sys.argv = ["icsbench", *sorted(arguments, key=lambda a: a.startswith("-") or not re.match(r"~|[^=]*=", a))]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
+    at_home = _expanded(arguments)
+    sys.argv = ["icsbench", *sorted(at_home, key=lambda a: a.startswith("-") or not re.match(r"~|[^=]*=", a))]
     try:
-        task()
-    except Exception as error:
-        if full_errors or not _of_hydra(error):
-            raise
-        raise IcsbenchError(_one_line(error)) from error
+        with _errors_of_hydra():
+            task()
     finally:
         sys.argv = argv
-        if full_errors is None:
-            del os.environ["HYDRA_FULL_ERROR"]
     if failures:
         raise IcsbenchError("\nicsbench: ".join(failures))
 
 
 def records_of(arguments: list[str]) -> Path:
-    """Folder of the records that a sweep with these overrides writes: ``results/<experiment>``."""
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = resolve(hydra.compose("train", [a for a in arguments if not a.startswith("hydra") and not _sweeps(a)]))
+    """Folder of the records that a sweep with these overrides writes: ``results/<experiment>``.
+
+    :raises IcsbenchError: the overrides sweep over that folder itself.
+    """
+    if any(argument.startswith("results=") and _sweeps(argument) for argument in arguments):
+        raise IcsbenchError("results names several folders; give one, where table and figures can be drawn together")
+    with _errors_of_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        single = [a for a in _expanded(arguments) if not a.startswith("hydra") and not _sweeps(a)]
+        config = resolve(hydra.compose("train", single))
     return Path(config.results) / config.experiment
 
 
 def _sweeps(override: str) -> bool:
     return OverridesParser.create().parse_override(override).is_sweep_override()
+
+
+def _expanded(arguments: list[str]) -> list[str]:
+    """A shell leaves the ~ of ``key=~/folder`` alone, and to Hydra it means deletion."""
+    return [re.sub(r"(?<==)~(?=/|$)", str(Path.home()), argument) for argument in arguments]
+
+
+@contextlib.contextmanager
+def _errors_of_hydra() -> Iterator[None]:
+    """Turn what Hydra raises about the arguments into one line; with HYDRA_FULL_ERROR set, leave it as it is."""
+    full_errors = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
+    try:
+        yield
+    except Exception as error:
+        if full_errors or not _of_hydra(error):
+            raise
+        raise IcsbenchError(_one_line(error)) from error
+    finally:
+        if full_errors is None:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def _of_hydra(error: BaseException) -> bool:
@@ -120,6 +150,8 @@ def _one_line(error: BaseException) -> str:
     if unknown:
         return unknown_key(unknown[1])
     override = getattr(error, "override", None)
+    if "missing EQUAL" in text:
+        return f"'{override}' is not an override; they are key=value, such as seed=3"
     if override and override not in text:
         text = f"Error parsing override '{override}': {text}"
     return re.split(r" Config search path:| See https:| Set the environment variable", text)[0]

@@ -1,30 +1,19 @@
 """The run directory: the only interface between what trains and what analyses."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from icsbench.atomic import write_atomically
 from icsbench.config import Config, load_config
 from icsbench.errors import IcsbenchError
 
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+# Seconds to wait for the lock: longer than a look at the status, or the last steps of a sweep that has been killed.
+_PATIENCE = 5.0
 
 
 class Record:
@@ -44,7 +33,7 @@ class Record:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / "run.lock")
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=_PATIENCE)
         except Timeout:
             raise IcsbenchError(
                 f"{self.path} is in use by another process; wait for it or choose another seed"
@@ -84,7 +73,8 @@ class Record:
 
     def close(self) -> None:
         """Close the files and give back the lock."""
-        self._metrics.close()
+        with contextlib.suppress(OSError):  # of rows that could not be written, which has been said
+            self._metrics.close()
         self._lock.release()
 
     def __enter__(self) -> "Record":

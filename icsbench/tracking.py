@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from icsbench.config import Config
 
 _INIT_TIMEOUT = 15.0
+_FINISH_TIMEOUT = 60.0  # for what is still to be uploaded; all of it is on disk, where `wandb sync` finds it
 
 
 class Mirror:
@@ -65,7 +66,12 @@ class Mirror:
             mode=mode,  # pyright: ignore[reportArgumentType]
             resume="allow" if mode == "online" else None,
             settings=self._wandb.Settings(
-                silent=True, console="off", x_disable_stats=True, init_timeout=_INIT_TIMEOUT, disable_git=True
+                silent=True,
+                console="off",
+                x_disable_stats=True,
+                init_timeout=_INIT_TIMEOUT,
+                finish_timeout=_FINISH_TIMEOUT,
+                disable_git=True,
             ),
         )
         # `step` is a metric like the others, so rows that a resumed run logs again are kept.

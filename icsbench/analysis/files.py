@@ -1,14 +1,17 @@
 """Files that are there whole or not at all, and read the same whoever wrote them."""
 
+import contextlib
 import csv
+import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 from icsbench.analysis.results import Run
+from icsbench.atomic import write_atomically
 from icsbench.errors import IcsbenchError
 
 
@@ -17,15 +20,8 @@ def write_file(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
 
     Raises IcsbenchError where the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                write(file)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, write)
     except OSError as error:
         raise IcsbenchError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
     return path
@@ -44,34 +40,45 @@ def csv_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 class Drawn:
-    """What was drawn into a folder and from which runs, so that figures of unchanged records are not drawn again.
+    """What was drawn into a folder and from what, so that figures of unchanged records are not drawn again.
 
-    As with make: the files are up to date while all of them are there, the runs are the same, and nothing of the
-    records, nor of the code that draws them, is newer than the oldest file.
+    The files are up to date while all of them are there and the content of the records, the code that draws them and
+    matplotlib are the same.
     """
 
-    def __init__(self, out: Path, runs: Sequence[Run]) -> None:
+    def __init__(self, out: Path, root: Path, runs: Sequence[Run]) -> None:
         self._path = out / ".drawn.json"
         self._out = out
-        self._runs = [str(run.path.resolve()) for run in runs]
-        code = Path(__file__).resolve().parent.parent
-        records = [path for run in runs for path in (*run.path.iterdir(), run.path / "probes" / "shift")]
-        inputs = [*records, *(code / "analysis").glob("*.py"), *(code / "figures").glob("*.py")]
-        self._inputs = [path for path in inputs if path.exists() and path.name not in ("run.lock", "wandb")]
+        digest = hashlib.sha256(version("matplotlib").encode())
+        package = Path(__file__).resolve().parent.parent
+        for folder in ("analysis", "figures"):
+            for source in sorted((package / folder).glob("*.py")):
+                digest.update(source.read_bytes())
+        for run in runs:
+            digest.update(str(run.path.relative_to(root)).encode())
+            for name in ("config.yaml", "environment.json", "metrics.jsonl", "summary.json", "failure.json"):
+                file = run.path / name
+                digest.update(file.read_bytes() if file.exists() else b"")
+            probes = sorted((run.path / "probes" / "shift").glob("*"))
+            digest.update(repr([(probe.name, probe.stat().st_size) for probe in probes]).encode())
+        self._inputs = digest.hexdigest()
 
     def read(self) -> tuple[list[Path], list[str]] | None:
         """The files, and the lines said when they were drawn; None where they must be drawn (again)."""
         try:
             noted = json.loads(self._path.read_text())
-            files = [self._out / name for name in noted["files"]]
-            oldest = min(file.stat().st_mtime_ns for file in files)
+            files, said = [self._out / name for name in noted["files"]], list(noted["said"])
+            fresh = noted["inputs"] == self._inputs and all(file.is_file() for file in files)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        changed = noted["runs"] != self._runs or any(path.stat().st_mtime_ns > oldest for path in self._inputs)
-        return None if changed else (files, noted["said"])
+        return (files, said) if fresh else None
 
     def note(self, files: Sequence[Path], said: Sequence[str]) -> None:
-        """Note what has just been drawn."""
-        names = [str(file.relative_to(self._out)) for file in files]
-        content = {"runs": self._runs, "files": names, "said": list(said)}
+        """Note what has just been drawn; files that were drawn before and not now are removed."""
+        names = [file.relative_to(self._out).as_posix() for file in files]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            for name in set(json.loads(self._path.read_text())["files"]) - set(names):
+                if (self._out / name).resolve().is_relative_to(self._out.resolve()):
+                    (self._out / name).unlink(missing_ok=True)
+        content = {"inputs": self._inputs, "files": names, "said": list(said)}
         write_file(self._path, lambda file: file.write(json.dumps(content).encode()))

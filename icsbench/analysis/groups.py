@@ -26,9 +26,33 @@ _SHARED_SETTINGS = (
     "data.flip",
     "data.crop",
     "recalibration_batches",
+    "log_every",
+    "probes.batch_size",
+    "probes.samples",
     "amp",
 )
 _REGIMES = ("none", "bn", "noisy_bn", "noise")
+
+
+_SCALES = {
+    "demo": {"data.name": "digits", "model.width": 0.125, "steps": 300, "batch_size": 64},
+    "cpu": {"data.name": "cifar10", "model.width": 0.25, "steps": 2_000, "batch_size": 128},
+    "paper": {"data.name": "cifar10", "model.width": 1.0, "steps": 15_000, "batch_size": 128},
+}
+"""What each of ``configs/scale`` stands for."""
+
+_UNUSUAL = {
+    "optim.momentum": "momentum {}",
+    "optim.weight_decay": "weight decay {}",
+    "optim.schedule": "{} schedule",
+    "data.flip": "flipped",
+    "data.crop": "cropped",
+    "model.init": "{} init",
+    "model.head": "head {}",
+    "model.head_norm": "norm in the head",
+    "amp": "bfloat16",
+}
+_CUSTOMARY = {"optim.schedule": "constant", "model.init": "glorot", "model.head": "linear"}
 
 
 class NotMeasured(IcsbenchError):
@@ -119,15 +143,11 @@ class Group:
         return int(_data(self.runs[0])["num_classes"])
 
     @property
-    def _true_to_scale(self) -> bool:
-        """Whether runs that go by the paper's scale really have its size (Santurkar et al. 2018, Appendix A)."""
-        run = self.runs[0]
-        size = tuple(run.setting(key) for key in ("model.width", "steps", "batch_size"))
-        return run.setting("scale") != "paper" or size == (1.0, 15_000, 128)
-
-    @property
     def facts(self) -> str:
-        """What the runs share, for a caption: data, network and width, batch, learning rate, steps, scale."""
+        """What the runs share, for a caption: data, network and width, batch, learning rate, steps, scale.
+
+        Further settings of training are named where they are not the customary ones.
+        """
         run = self.runs[0]
         network = str(run.setting("model.name", "?"))
         network = network.upper() if network.startswith("vgg") else network
@@ -141,9 +161,19 @@ class Group:
                 f"batch {run.setting('batch_size')}",
                 "lr " + " and ".join(f"{lr:g}" for lr in self.lrs),
                 f"{int(run.setting('steps', 0)):,} steps",
-                f"scale {run.setting('scale')}" + ("" if self._true_to_scale else ", altered"),
+                *_unusual(run),
+                f"scale {run.setting('scale')}" + ("" if _true_to_scale(run) else " altered"),
             ]
         )
+
+
+def _unusual(run: Run) -> list[str]:
+    settings = ((key, say, run.setting(key)) for key, say in _UNUSUAL.items())
+    return [say.format(value) for key, say, value in settings if value and value != _CUSTOMARY.get(key)]
+
+
+def _true_to_scale(run: Run) -> bool:
+    return all(run.setting(key) == value for key, value in _SCALES.get(str(run.setting("scale")), {}).items())
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:

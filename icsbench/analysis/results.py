@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run reached its end: trained, diverged, or never left chance."""
+        """Whether the run reached its end: trained, diverged, or still at chance."""
         return bool(self.summary)
 
     def setting(self, key: str, default: Any = None) -> Any:
@@ -157,9 +158,9 @@ class Run:
 def load_runs(root: Path) -> list[Run]:
     """Every run at or below ``root``, ordered by folder and seed.
 
-    ``root`` may be the results root, an experiment, a configuration or a single seed folder. A run is a folder with
-    a ``config.yaml``; hidden folders are skipped. Raises IcsbenchError where the folder or every run is missing, or a
-    record cannot be read.
+    ``root`` may be the results root, an experiment, a configuration or a single seed folder. A run is a folder
+    ``seed-<n>`` with a ``config.yaml``; hidden folders are skipped. Raises IcsbenchError where the folder or every run
+    is missing, or a record cannot be read.
     """
     if not root.is_dir():
         raise IcsbenchError(f"{root}: no such folder; give a results folder, or a folder inside one")
@@ -172,7 +173,7 @@ def load_runs(root: Path) -> list[Run]:
 def _run_folders(root: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if "config.yaml" in files:
+        if "config.yaml" in files and re.fullmatch(r"seed-\d+", Path(folder).resolve().name):
             subfolders.clear()
             yield Path(folder)
 

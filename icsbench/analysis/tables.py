@@ -140,7 +140,7 @@ def print_results(console: Console, runs: Sequence[Run]) -> None:
     for title, tables in _tables(result_table(runs)):
         console.print(title, markup=False, highlight=False)
         for header, body in tables:
-            console.print(_rich_table(header, body, left={"regime"}))
+            console.print(_rich_table(header, body, left={"regime", "outcome"}))
             console.print()
     unfinished = [run for run in runs if not run.finished]
     if unfinished:
@@ -168,7 +168,9 @@ def print_runs(console: Console, runs: Sequence[Run]) -> None:
 def _rich_table(header: list[str], body: list[list[str]], left: set[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in header:
-        table.add_column(Text(name), justify="left" if name in left else "right", overflow="fold")
+        folded = name in left - {"regime"}
+        justify = "left" if name in left else "right"
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=not folded)
     for cells in body:
         table.add_row(*map(Text, cells))
     return table
@@ -201,10 +203,11 @@ def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[tuple[li
         results = first | {
             "n": lambda row: str(row["n"]),
             "train %": lambda row: _interval(row["train/accuracy"], 100),
-            "less none": lambda row: _interval(row.get(_DIFFERENCE + "train/accuracy"), 100, sign=True),
-            "train loss": lambda row: _interval(row["train/loss"], 1, 3),
+            "train %\nminus none": lambda row: _interval(row.get(_DIFFERENCE + "train/accuracy"), 100, sign=True),
             "test %": lambda row: _interval(row.get(_TEST + _BASELINE_PROTOCOL), 100),
-            "test less none": lambda row: _interval(row.get(_DIFFERENCE + _TEST + _BASELINE_PROTOCOL), 100, sign=True),
+            "test %\nminus none": lambda row: _interval(
+                row.get(_DIFFERENCE + _TEST + _BASELINE_PROTOCOL), 100, sign=True
+            ),
             "outcome": _outcome,
         }
         found = {key.removeprefix(_TEST) for row in group for key in row if key.startswith(_TEST)}
@@ -217,8 +220,10 @@ def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[tuple[li
             for columns in (results, by_protocol)
         ]
         title = (
-            f"{name}: {group[0]['facts']}. Mean ± half of the 95 % t-interval over n seeds; "
-            "test: running statistics, noise off" + ("; below: test % by protocol." if len(found) > 1 else ".")
+            f"{name}: {group[0]['facts']}. "
+            "Mean ± half of the 95 % t-interval over n seeds, differences paired by seed; "
+            "train: the last steps, in training mode; test: running statistics, noise off"
+            + ("; below: test % by protocol." if len(found) > 1 else ".")
         )
         yield title, tables if len(found) > 1 else tables[:1]
 
@@ -229,7 +234,7 @@ def _outcome(row: dict[str, Any]) -> str:
         steps = ", ".join(map(str, sorted(row["diverged"].values())))
         parts.append(f"{len(row['diverged'])} diverged (step {steps})")
     if row["chance"]:
-        parts.append(f"{len(row['chance'])} at chance to step {max(row['chance'].values())}")
+        parts.append(f"{len(row['chance'])} at chance")
     return "; ".join(parts) or "all learned"
 
 

@@ -121,7 +121,7 @@ def load_dataset(name: str, root: str | None, val_size: int) -> Dataset:
     test_order = torch.randperm(len(source.test), generator=generator(SPLIT_SEED, name, "test"))
     return Dataset(
         name=name,
-        label=source.label,
+        label=_label(name, source),
         num_classes=num_classes,
         train=source.train._take(order[val_size:]),
         val=source.train._take(order[:val_size]),
@@ -233,6 +233,14 @@ def _parquet_folder(root: Path) -> Path | None:
         if any(folder.glob("train-*.parquet")) or any(folder.glob("test-*.parquet")):
             return folder
     return None
+
+
+def _label(name: str, source: _Source) -> str:
+    """The caption; images in CIFAR's layout that are not as many as CIFAR's do not pass for it."""
+    sizes = len(source.train), len(source.test)
+    if name not in _CIFAR or sizes == (50_000, 10_000):
+        return source.label
+    return f"{source.label} layout with {sizes[0]:,} + {sizes[1]:,} images"
 
 
 def _read_parquet(folder: Path, label: str, num_classes: int) -> _Source:

@@ -77,14 +77,18 @@ def draw_ridges(group: Group) -> Drawing:
 def draw_moments(group: Group) -> Drawing:
     """Raw shift of the mean and variance of pre-activations, per step and from step 0, and the numbers drawn."""
     drawn = curves.moment_curves(group)
-    text = caption(group, "Pre-activations, mean over channels.", _seeds_of(drawn), _left_out(group))
+    what = "Pre-activations, mean over channels; intervals that reach below zero go on to the axis."
+    text = caption(group, what, _seeds_of(drawn), _left_out(group))
     return moments.draw(drawn, text), _rows(drawn)
 
 
 def draw_heatmap(group: Group) -> Drawing:
     """Normalised Wasserstein-1 shift of pre-activations by layer and step, and the numbers drawn."""
     drawn = curves.w1_curves(group)
-    what = "Pre-activations, mean over channels, a column per probe."
+    what = (
+        "Pre-activations, mean over channels, a column per probe; the scale is the standard deviation of the layer at "
+        "the reference, step 0 above, the step before below."
+    )
     text = caption(group, what, _seeds_of(drawn, "Mean"), _left_out(group))
     return heatmap.draw(drawn, text), _rows(drawn)
 

@@ -25,7 +25,7 @@ def seeds(counts: Iterable[tuple[str, float, int]], drawn: str = "Mean and 95 % 
 
 
 def outcomes(group: Group) -> list[str]:
-    """A sentence for each condition of which runs diverged or never left chance."""
+    """A sentence for each condition of how many runs diverged or ended at chance."""
     sentences = []
     for condition in group.conditions:
         label = _label(condition.regime, condition.lr, len(group.lrs) > 1)
@@ -34,7 +34,7 @@ def outcomes(group: Group) -> list[str]:
             sentences.append(f"{label}: {len(condition.diverged)} of {n} runs diverged.")
         chance = sum(run.status == "chance" for run in condition.runs)
         if chance:
-            sentences.append(f"{label}: {chance} of {n} runs never left chance.")
+            sentences.append(f"{label}: {chance} of {n} runs were at chance at the end.")
     return sentences
 
 

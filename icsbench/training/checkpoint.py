@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
+from icsbench.atomic import write_atomically
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
-from icsbench.record import write_atomically
 
 FORMAT = 1
 

@@ -51,7 +51,8 @@ def evaluate(
 ) -> float:
     """Accuracy of ``model`` on ``split`` under ``protocol``, a fraction; NaN for an empty split.
 
-    The split is cut into nearly equal batches of at most ``batch_size`` images (batch statistics depend on the size).
+    The split is cut into nearly equal batches of at most ``batch_size`` images, and none of a single image (batch
+    statistics depend on the size).
     Noise is drawn from the "evaluation" stream of ``seed``. The model is left as it was found.
 
     :param split: uint8 images on the model's device.
@@ -77,7 +78,7 @@ def evaluate(
         for norm in norms:
             norm.training = protocol.statistics == "batch"
         correct = torch.zeros((), dtype=torch.int64, device=device)
-        chunks = math.ceil(len(split.labels) / batch_size)
+        chunks = min(math.ceil(len(split.labels) / batch_size), len(split.labels) // 2) or 1
         for images, labels in zip(split.images.tensor_split(chunks), split.labels.tensor_split(chunks), strict=True):
             correct += (model(normalise(images, mean, std)).argmax(1) == labels).sum()
     return correct.item() / len(split.labels)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,33 +54,12 @@ class Progress(NamedTuple):
 
 def build_model(config: Config, num_classes: int) -> VGG:
     """The network of a config, initialised from the run's "init" stream, on the CPU."""
-    n = config.norm
 
     def make_norm(features: int, dimensions: int) -> nn.Module:
-        return build_norm(
-            n.name,
-            features,
-            dimensions,
-            eps=n.eps,
-            momentum=n.momentum,
-            n_mu=n.n_mu,
-            n_sigma=n.n_sigma,
-            r_mu=n.r_mu,
-            r_sigma=n.r_sigma,
-        )
+        return build_norm(num_features=features, dimensions=dimensions, **asdict(config.norm))
 
-    m = config.model
     with torch.random.fork_rng(devices=[]):
-        return VGG(
-            m.name,
-            num_classes,
-            make_norm,
-            width=m.width,
-            head=m.head,
-            head_norm=m.head_norm,
-            init=m.init,
-            seed=config.seed,
-        )
+        return VGG(num_classes=num_classes, make_norm=make_norm, seed=config.seed, **asdict(config.model))
 
 
 def run(
@@ -346,7 +326,11 @@ def _settle_environment(config: Config, record: Record, dataset: Dataset, thread
                 "the record goes on, but not bit-identically",
                 file=sys.stderr,
             )
-    count = config.threads or (begun["threads"] if begun else None) or threads or os.cpu_count() or 1
+    count = config.threads or threads or _cores()
+    if begun is not None:
+        if config.threads not in (None, begun["threads"]):
+            print(f"icsbench: {record.path} goes on with the {begun['threads']} threads it began with", file=sys.stderr)
+        count = begun["threads"]
     torch.set_num_threads(count)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -377,6 +361,10 @@ def _settle_environment(config: Config, record: Record, dataset: Dataset, thread
     if begun is None:
         record.write_json("environment.json", environment)
     return begun or environment
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _choose_device(name: str) -> torch.device:
@@ -417,8 +405,11 @@ def _other_data(path: Path, theirs: dict[str, Any], dataset: Dataset) -> str:
 
 def _commit() -> str | None:
     """Commit of the source tree this package runs from, with ``+`` where it has uncommitted changes."""
-    git = ["git", "-C", str(Path(icsbench.__file__).parent)]
+    package = Path(icsbench.__file__)
+    git = ["git", "-C", str(package.parent)]
     try:
+        # Installed into a folder of somebody's own repository, the package is none of its files.
+        subprocess.run([*git, "ls-files", "--error-unmatch", package.name], capture_output=True, check=True)
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         status = [*git, "status", "--porcelain", "--untracked-files=no"]
         changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,6 +1,4 @@
-import os
-import time
-
+import pytest
 from synthetic import write_study
 
 from icsbench.analysis.files import Drawn
@@ -8,7 +6,7 @@ from icsbench.analysis.results import load_runs
 
 
 def drawn(root, out):
-    return Drawn(out, load_runs(root))
+    return Drawn(out, root, load_runs(root))
 
 
 def test_figures_are_drawn_again_only_when_something_changed(tmp_path):
@@ -18,14 +16,14 @@ def test_figures_are_drawn_again_only_when_something_changed(tmp_path):
     (out / "a.pdf").write_text("drawn")
     assert drawn(root, out).read() is None
     drawn(root, out).note([out / "a.pdf"], ["one left out"])
-    later = time.time_ns() + 10**9
-    os.utime(out / "a.pdf", ns=(later, later))
     assert drawn(root, out).read() == ([out / "a.pdf"], ["one left out"])
+    assert str(tmp_path) not in (out / ".drawn.json").read_text()
 
-    changed = next(root.rglob("metrics.jsonl"))
-    os.utime(changed, ns=(later + 1, later + 1))
+    changed = next(root.rglob("summary.json"))
+    content = changed.read_text()
+    changed.write_text(content + " ")
     assert drawn(root, out).read() is None
-    os.utime(changed, ns=(0, 0))
+    changed.write_text(content)
     assert drawn(root, out).read() is not None
 
     (out / "a.pdf").rename(out / "b.pdf")
@@ -34,5 +32,26 @@ def test_figures_are_drawn_again_only_when_something_changed(tmp_path):
     one = next(root.rglob("seed-0"))
     one.rename(one.with_name("seed-77"))
     assert drawn(root, out).read() is None
-    (out / ".drawn.json").write_text("{")
-    assert drawn(root, out).read() is None
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", '{"files": ["a.pdf"]}', '{"files": 3, "said": [], "inputs": ""}'])
+def test_a_damaged_note_means_drawing_again(tmp_path, damaged):
+    write_study(tmp_path / "results", seeds=1)
+    (tmp_path / ".drawn.json").write_text(damaged)
+    drawing = drawn(tmp_path / "results", tmp_path)
+    assert drawing.read() is None
+    drawing.note([], [])
+    assert drawing.read() == ([], [])
+
+
+def test_files_drawn_before_and_not_now_are_removed_and_nothing_else(tmp_path):
+    root, out = tmp_path / "results", tmp_path / "figures"
+    write_study(root, seeds=1)
+    out.mkdir()
+    for name in ("old.pdf", "new.pdf", "mine.txt"):
+        (out / name).write_text("")
+    (tmp_path / "outside.txt").write_text("")
+    drawn(root, out).note([out / "old.pdf", out / ".." / "outside.txt"], [])
+    drawn(root, out).note([out / "new.pdf"], [])
+    assert sorted(path.name for path in out.iterdir()) == [".drawn.json", "mine.txt", "new.pdf"]
+    assert (tmp_path / "outside.txt").exists()

@@ -63,7 +63,7 @@ def test_diverged_and_chance_runs_count_as_what_they_are(tmp_path):
     assert row["test/accuracy/running-off"].mean == pytest.approx(np.mean(accuracies))
     assert math.isnan(row["train/loss"].mean)
     text = printed(print_results, runs)
-    assert "1 diverged (step 37); 1 at chance to step 100" in text
+    assert "1 diverged (step 37); 1 at chance" in text
     assert "not counted: 1 of 4 runs" in text
 
 
@@ -107,7 +107,7 @@ def test_csv_and_markdown_hold_the_rows(tmp_path):
     mean, half = rows[1]["train/accuracy"].mean, rows[1]["train/accuracy"].half
     assert f"| bn | 3 | {mean * 100:.1f} ± {half * 100:.1f} |" in text
     assert text.startswith(
-        "three_regimes: CIFAR-10 (JPEG copy), VGG16 at width 1/4, batch 128, lr 0.1, 100 steps, scale cpu."
+        "three_regimes: CIFAR-10 (JPEG copy), VGG16 at width 1/4, batch 128, lr 0.1, 100 steps, scale cpu altered."
     )
     lengths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert len(lengths) == 2

@@ -123,7 +123,7 @@ def test_parquet_files_are_found_and_read(tmp_path: Path, place: str):
     train, test = write_parquet_pair(tmp_path / place)
     dataset = load_dataset("cifar10", str(tmp_path), 5)
     labels = list(range(10)) * 2
-    assert dataset.label == "CIFAR-10"
+    assert dataset.label.startswith("CIFAR-10")
     assert len(dataset.val.labels) == 5
     assert rows(dataset.train) | rows(dataset.val) == expected_rows(train, labels)
     assert rows(dataset.test) == expected_rows(test, labels)
@@ -137,13 +137,14 @@ def test_parquet_files_are_found_and_read(tmp_path: Path, place: str):
 def test_cifar100_takes_the_fine_label(tmp_path: Path):
     write_parquet_pair(tmp_path / "cifar100", classes=100, image="image", target="fine_label")
     dataset = load_dataset("cifar100", str(tmp_path), 0)
-    assert (dataset.label, dataset.num_classes) == ("CIFAR-100", 100)
+    assert dataset.label.startswith("CIFAR-100 layout with ")
+    assert dataset.num_classes == 100
     assert dataset.train.labels.bincount().tolist() == [2] * 100
 
 
 def test_jpeg_images_are_told_in_the_label(tmp_path: Path):
     write_parquet_pair(tmp_path, kind="jpeg")
-    assert load_dataset("cifar10", str(tmp_path), 0).label == "CIFAR-10 (JPEG copy)"
+    assert load_dataset("cifar10", str(tmp_path), 0).label.startswith("CIFAR-10 (JPEG copy) layout with ")
 
 
 def test_shards_are_read_together_and_all_needed(tmp_path: Path):
@@ -218,7 +219,7 @@ def test_cifar10_files_are_not_cifar100(tmp_path: Path):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the CIFAR-10 copy is not on this machine")
 def test_the_shared_copy_of_cifar10():
     dataset = load_dataset("cifar10", str(SHARED), 5000)
-    assert dataset.label == "CIFAR-10 (JPEG copy)"
+    assert dataset.label.startswith("CIFAR-10 (JPEG copy)")
     assert [len(split.labels) for split in (dataset.train, dataset.val, dataset.test)] == [45000, 5000, 10000]
     assert dataset.test.labels.bincount().tolist() == [1000] * 10
     assert len(dataset.test.labels[:100].unique()) == 10
@@ -246,7 +247,7 @@ def test_image_folder(tmp_path: Path):
     (tmp_path / "train" / "class_03" / "notes.txt").write_text("not an image")
     (tmp_path / "train" / ".cache").mkdir()
     dataset = load_dataset("cifar10", str(tmp_path), 0)
-    assert dataset.label == "CIFAR-10"
+    assert dataset.label.startswith("CIFAR-10")
     for seed, split in enumerate((dataset.train, dataset.test)):
         images = np.concatenate([make_images(2, 100 * seed + target) for target in range(10)])
         assert rows(split) == expected_rows(images, [target for target in range(10) for _ in range(2)])
@@ -255,7 +256,7 @@ def test_image_folder(tmp_path: Path):
 def test_image_folder_of_small_jpegs_is_scaled_and_told_in_the_label(tmp_path: Path):
     write_image_folder(tmp_path, kind="jpg", side=16)
     dataset = load_dataset("cifar10", str(tmp_path), 0)
-    assert dataset.label == "CIFAR-10 (JPEG copy)"
+    assert dataset.label.startswith("CIFAR-10 (JPEG copy)")
     assert dataset.train.images.shape == (20, 32, 32, 3)
 
 
@@ -325,7 +326,7 @@ def write_archive_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def assert_is_the_tiny_archive(root: Path) -> None:
     dataset = load_dataset("cifar10", str(root), 0)
-    assert dataset.label == "CIFAR-10"
+    assert dataset.label.startswith("CIFAR-10")
     train = np.concatenate([make_images(PER_BATCH, seed) for seed in range(5)])
     assert rows(dataset.train) == expected_rows(train, list(range(10)) * 5)
     assert rows(dataset.test) == expected_rows(make_images(PER_BATCH, 5), list(range(10)))

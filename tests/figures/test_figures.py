@@ -235,7 +235,7 @@ def test_diverged_and_chance_runs_are_drawn_and_counted(tmp_path):
     assert {row["seeds"] for row in moments if row["regime"] == "noise"} == {"0 1"}
     assert [row["diverged"] for row in protocols if row["regime"] == "noise"][:3] == [False, False, True]
     assert all("Standard + noise: 1 of 3 runs diverged. " in f"{text} " for text in texts)
-    assert all("Standard: 1 of 1 runs never left chance." in text for text in texts)
+    assert all("Standard: 1 of 1 runs were at chance at the end." in text for text in texts)
     assert "over n = 2 seeds (Standard: 1)." in texts[0]
     assert "Diverged runs are left out." in texts[2] and "crosses those that diverged" in texts[4]
 

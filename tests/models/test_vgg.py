@@ -99,8 +99,8 @@ def test_torch_init_is_the_law_of_torch():
 
 def test_width_multiplies_channels_and_never_loses_the_last_one():
     assert [b.transform.weight.shape[0] for _, b in build(width=0.25).layers()][:4] == [16, 16, 32, 32]
-    tiny = build(width=0.001)
-    assert {b.transform.weight.shape[0] for _, b in tiny.layers()[:-1]} == {1}
+    tiny = build(width=1 / 64)
+    assert {b.transform.weight.shape[0] for _, b in tiny.layers()[:-1]} == {1, 2, 4, 8}
     assert tiny(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 

@@ -276,3 +276,30 @@ def test_a_failure_is_noted_in_the_record_and_forgotten_by_the_next_attempt(tmp_
     assert json.loads((c.run_dir / "failure.json").read_text()) == {"error": "RuntimeError: out of luck"}
     training.run(c)
     assert not (c.run_dir / "failure.json").exists()
+
+
+def test_an_explicit_number_of_threads_does_not_change_a_run_that_has_begun(tmp_path, capsys):
+    c = config(tmp_path, threads=1)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(10, patch)
+        training.run(c)
+    training.run(replace(c, threads=2))
+    assert torch.get_num_threads() == 1
+    assert "goes on with the 1 threads it began with" in capsys.readouterr().err
+
+
+def test_batch_statistics_of_few_images_with_a_norm_in_the_head(tmp_path):
+    model = ModelConfig("vgg11", width=0.0625, head="512-512", head_norm=True)
+    c = config(tmp_path, "bn", model=model, data=DataConfig(val_size=3), batch_size=2, steps=2)
+    summary = training.run(c)
+    assert 0 <= summary["val/accuracy"]["batch-off"] <= 1
+
+
+def test_a_metrics_file_on_a_full_disk(tmp_path):
+    c = config(tmp_path)
+    c.run_dir.mkdir(parents=True)
+    (c.run_dir / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(IcsbenchError, match="No space left on device; free some space and run the same command"):
+        training.run(c)
+    (c.run_dir / "metrics.jsonl").unlink()
+    assert training.run(c)["status"] == "complete"  # the lock was given back
