@@ -120,7 +120,7 @@ def _draw(results: Path, out: Path | None) -> None:
 
     from icsbench.analysis.files import Drawn
     from icsbench.analysis.results import load_runs
-    from icsbench.analysis.tables import print_results, result_table, write_tables
+    from icsbench.analysis.tables import print_results, write_tables
 
     found = load_runs(results)
     out = out or results / "figures"
@@ -131,7 +131,7 @@ def _draw(results: Path, out: Path | None) -> None:
         from icsbench.figures import draw_all
 
         said: list[str] = []
-        files = [*draw_all(found, out, said.append), *write_tables(result_table(found), out)]
+        files = [*draw_all(found, out, said.append), *write_tables(found, out)]
         drawn.note(files, said)
     else:
         files, said = before

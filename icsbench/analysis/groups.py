@@ -166,6 +166,25 @@ class Group:
             ]
         )
 
+    @property
+    def provenance(self) -> str:
+        """What made the records: version, commit, PyTorch, processor, threads, wall time, the data's fingerprint, seeds."""
+        made = [run.environment for run in self.runs]
+        minutes = [run.seconds / 60 for run in self.runs if run.seconds is not None]
+        wall = f"; {min(minutes):.1f} to {max(minutes):.1f} minutes a run" if minutes else ""
+        return (
+            f"icsbench {_several(e.get('icsbench') for e in made)}, commit {_several(e.get('commit') for e in made)}, "
+            f"torch {_several(e.get('torch') for e in made)}, {_several(e.get('machine') for e in made)} "
+            f"({_several(e.get('device_name') or e.get('device') for e in made)}), "
+            f"threads a run: {_several(e.get('threads') for e in made)}{wall}; "
+            f"data fingerprint {_several(_data(run)['fingerprint'] for run in self.runs)}, "
+            f"seeds {', '.join(map(str, sorted({run.seed for run in self.runs})))}"
+        )
+
+
+def _several(values: Iterable[Any]) -> str:
+    return " and ".join(sorted({str(value) for value in values}))
+
 
 def _unusual(run: Run) -> list[str]:
     settings = ((key, say, run.setting(key)) for key, say in _UNUSUAL.items())

@@ -92,6 +92,12 @@ class Run:
             for protocol, value in self.summary.get("test/accuracy", {}).items()
         }
 
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of the training so far, probes and evaluation included; None where it was not noted."""
+        seconds = _read_json(self.path / "timing.json").get("seconds")
+        return None if seconds is None else float(seconds)
+
     @cached_property
     def metrics(self) -> Metrics:
         """The rows of ``metrics.jsonl``. A partial last line is ignored while the run is unfinished.

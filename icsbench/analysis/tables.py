@@ -25,8 +25,8 @@ _DIFFERENCE = "difference/"
 def result_table(runs: Iterable[Run]) -> list[dict[str, Any]]:
     """One row per group, learning rate and regime, over all its finished seeds, the diverged ones included.
 
-    Keys: ``group``, ``facts``, ``regime``, ``setting`` (the norm settings in which it differs from others of its
-    regime), ``lr``, ``n``; ``train/accuracy``, ``train/loss`` and ``test/accuracy/<protocol>`` (only protocols that
+    Keys: ``group``, ``facts``, ``provenance``, ``regime``, ``setting`` (the norm settings in which it differs from
+    others of its regime), ``lr``, ``n``; ``train/accuracy``, ``train/loss`` and ``test/accuracy/<protocol>`` (only protocols that
     apply) as Interval over the seeds; ``difference/train/accuracy`` and ``difference/test/accuracy/<protocol>`` as the
     Interval of the difference, seed by seed, to regime ``none`` at the same learning rate (its one protocol is
     running-off), over the seeds that both have; ``diverged`` and ``chance``, mapping seed to step: of the first NaN,
@@ -43,6 +43,7 @@ def _group_rows(group: Group) -> list[dict[str, Any]]:
         row: dict[str, Any] = {
             "group": group.name,
             "facts": group.facts,
+            "provenance": group.provenance,
             "regime": condition.regime,
             "setting": _setting(condition, conditions),
             "lr": condition.lr,
@@ -98,16 +99,30 @@ def _test(run: Run, protocol: str) -> float:
     return run.test_accuracy.get(protocol, math.nan)
 
 
-def write_tables(rows: Sequence[dict[str, Any]], out: Path) -> list[Path]:
-    """Write the rows of ``result_table`` as ``results.csv`` and, as :func:`markdown` has them, ``results.md``.
+def write_tables(runs: Sequence[Run], out: Path) -> list[Path]:
+    """Write ``results.csv`` and ``results.md``, the rows of ``result_table``, and ``runs.csv``, a row per finished run.
 
-    In the CSV an Interval becomes columns ``<key>/mean``, ``/low``, ``/high`` and ``/n``. Raises IcsbenchError where a
-    file cannot be written.
+    In ``results.csv`` an Interval becomes columns ``<key>/mean``, ``/low``, ``/high`` and ``/n``. Raises IcsbenchError
+    where a file cannot be written.
     """
-    contents = {"results.csv": csv_bytes([_flat(row) for row in rows]), "results.md": markdown(rows).encode()}
+    rows = result_table(runs)
+    contents = {
+        "results.csv": csv_bytes([_flat(row) for row in rows]),
+        "results.md": markdown(rows).encode(),
+        "runs.csv": csv_bytes([_run_row(group, run) for group in group_runs(runs) for run in group.runs]),
+    }
     for name, content in contents.items():
         write_file(out / name, lambda file, content=content: file.write(content))
     return [out / name for name in contents]
+
+
+def _run_row(group: Group, run: Run) -> dict[str, Any]:
+    row = {"group": group.name, "regime": run.regime, "lr": run.lr, "seed": run.seed, "status": run.status}
+    row |= {key: run.summary.get(key) for key in ("steps", "diverged_at", "left_chance_at")}
+    row |= {key: _number(run, key) for key in ("train/loss", "train/accuracy")}
+    for split in ("test", "val"):
+        row |= {f"{split}/accuracy/{name}": value for name, value in run.summary.get(f"{split}/accuracy", {}).items()}
+    return row | {"seconds": run.seconds}
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -123,10 +138,15 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of ``result_table`` as markdown: for each group a line of facts, its results, and its test protocols."""
+    """The rows of ``result_table`` as markdown: of each group its facts, results, protocols, and what made them."""
     return "\n".join(
-        f"{title}\n\n" + "".join(_markdown_table(*table) + "\n" for table in tables) for title, tables in _tables(rows)
+        f"{title}\n\n" + "".join(_markdown_table(*table) + "\n" for table in tables) + f"Made by {made}.\n"
+        for (title, tables), made in zip(_tables(rows), _provenances(rows), strict=True)
     )
+
+
+def _provenances(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list({row["group"]: row["provenance"] for row in rows}.values())
 
 
 def _markdown_table(header: list[str], body: list[list[str]]) -> str:

@@ -96,7 +96,13 @@ def test_csv_and_markdown_hold_the_rows(tmp_path):
     write_study(tmp_path / "results", ("none", "bn"), 3, **SHORT)
     write_run(tmp_path / "results", "noise", 1, outcome="diverged", diverged_at=37, **SHORT)
     rows = result_table(load_runs(tmp_path / "results"))
-    write_tables(rows, tmp_path)
+    runs = load_runs(tmp_path / "results")
+    write_tables(runs, tmp_path)
+    with open(tmp_path / "runs.csv", newline="") as file:
+        singles = list(csv.DictReader(file))
+    assert [(row["regime"], int(row["seed"])) for row in singles] == [(run.regime, run.seed) for run in runs]
+    for row, run in zip(singles, runs, strict=True):
+        assert float(row["test/accuracy/running-off"]) == pytest.approx(run.test_accuracy["running-off"], rel=1e-7)
     with open(tmp_path / "results.csv", newline="") as file:
         read = list(csv.DictReader(file))
     assert [row["regime"] for row in read] == ["none", "bn", "noise"]
