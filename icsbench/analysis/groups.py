@@ -168,7 +168,7 @@ class Group:
 
     @property
     def provenance(self) -> str:
-        """What made the records: versions, commit, processor, threads, wall time, the data's fingerprint, seeds."""
+        """What made the records: versions, commit, processor, threads, wall time, data fingerprint, seeds."""
         made = [run.environment for run in self.runs]
         minutes = [run.seconds / 60 for run in self.runs if run.seconds is not None]
         wall = f"; {min(minutes):.1f} to {max(minutes):.1f} minutes a run" if minutes else ""
