@@ -27,10 +27,10 @@ def result_table(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
     Keys: ``group``, ``facts``, ``provenance``, ``regime``, ``setting`` (the norm settings in which it differs from
     others of its regime), ``lr``, ``n``; ``train/accuracy``, ``train/loss`` and ``test/accuracy/<protocol>`` (only
-    protocols that apply) as Interval over the seeds; ``difference/train/accuracy`` and ``difference/test/accuracy/<protocol>`` as the
-    Interval of the difference, seed by seed, to regime ``none`` at the same learning rate (its one protocol is
-    running-off), over the seeds that both have; ``diverged`` and ``chance``, mapping seed to step: of the first NaN,
-    and of the end of a run that had not left chance by then. Accuracies are fractions.
+    protocols that apply) as Interval over the seeds; ``difference/train/accuracy`` and
+    ``difference/test/accuracy/<protocol>`` as the Interval of the difference, seed by seed, to regime ``none`` at the
+    same learning rate (its one protocol is running-off), over the seeds that both have; ``diverged`` and ``chance``,
+    mapping seed to step: of the first NaN, and of the end of a run that was at chance then. Accuracies are fractions.
     """
     return [row for group in group_runs(runs) for row in _group_rows(group)]
 
