@@ -463,6 +463,21 @@ def test_ctrl_c_stops_a_pool_of_jobs_that_goes_on():
     assert [content(folder) for folder in run_dirs()] == stopped
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_jobs_of_a_pool_that_was_killed_stop_and_the_rerun_goes_on(number):
+    jobs = ("sweep", *TINY, *LONG, "steps=500", "norm=none,bn")
+    with start(*jobs) as process:
+        wait_for(lambda: len(run_dirs()) == 2 and under_way(5), process)
+        process.send_signal(number)  # to the sweep alone: its jobs are left behind
+        process.wait(timeout=60)
+    assert invoke(*jobs, "hydra/launcher=basic").code == 0  # at once: the jobs give up their locks
+    stopped = [content(folder) for folder in run_dirs()]
+    shutil.rmtree("results")
+    assert invoke(*jobs, "hydra/launcher=basic").code == 0
+    assert [content(folder) for folder in run_dirs()] == stopped
+
+
 # --- W&B -------------------------------------------------------------------------------------------------------------
 
 
