@@ -151,7 +151,7 @@ def _provenances(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _markdown_table(header: list[str], body: list[list[str]]) -> str:
     rule = ["---"] + ["---:"] * (len(header) - 1)
-    names = [name.replace("\n", ", ") for name in header]
+    names = [name.replace("recal.", "recalibrated").replace("\n", ", ") for name in header]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in (names, rule, *body))
 
 
@@ -188,11 +188,9 @@ def print_runs(console: Console, runs: Sequence[Run]) -> None:
 def _rich_table(header: list[str], body: list[list[str]], left: set[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in header:
-        folded = name in left - {"regime"}
-        justify = "left" if name in left else "right"
-        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=not folded)
+        table.add_column(Text(name), justify="left" if name in left else "right", overflow="fold")
     for cells in body:
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(cell.replace(" ± ", "±")) for cell in cells))
     return table
 
 
@@ -232,7 +230,9 @@ def _tables(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[tuple[li
         }
         found = {key.removeprefix(_TEST) for row in group for key in row if key.startswith(_TEST)}
         by_protocol = first | {
-            protocol.replace("-", "\nnoise "): lambda row, key=_TEST + protocol: _interval(row.get(key), 100)
+            protocol.replace("recalibrated", "recal.").replace("-", "\nnoise "): lambda row, key=_TEST + protocol: (
+                _interval(row.get(key), 100)
+            )
             for protocol in sorted(found, key=protocol_order)
         }
         tables = [
