@@ -306,7 +306,7 @@ def noise() -> list[Row]:
 
 def pool() -> list[Row]:
     """Six seeds x three regimes on the digits: the default pool against one after another on all cores."""
-    common = ["steps=60", "probes=none", "wandb=disabled", "eval_every=1000", "log_every=20"]
+    common = ["steps=100", "probes=none", "wandb=disabled", "eval_every=1000", "log_every=20"]
 
     def sweep(*extra: str) -> Callable[[], None]:
         def work() -> None:
@@ -316,12 +316,12 @@ def pool() -> list[Row]:
 
         return work
 
-    seconds = interleaved(2, one_after_another=sweep("hydra/launcher=basic"), pool=sweep())
+    seconds = interleaved(1, one_after_another=sweep("hydra/launcher=basic"), pool=sweep())
     times = ratio(seconds, "one_after_another", "pool")
     return [
         Row(
             "six seeds x three regimes through the pool against one after another on all cores",
-            f"{times:.2f}x on {torch.multiprocessing.cpu_count()} cores (digits, 60 steps a run, start-up included)",
+            f"{times:.2f}x on {torch.multiprocessing.cpu_count()} cores (digits, 100 steps a run, start-up included)",
             "as fast as the cores allow",
             times >= 1,
         )
