@@ -48,6 +48,8 @@ class Curve:
     high: Floats
     layer: Layer | None = None
     diverged_at: int | None = None
+    values: Floats | None = None
+    """The single seeds behind the mean, (n, m)."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One plain row per point."""
@@ -260,7 +262,9 @@ def _shift_curve(condition: Condition, quantity: str, layer: Layer) -> Curve:
         return _mean_curve(condition, condition.runs, key, quantity, layer, interval=1)
     curve = _mean_curve(condition, condition.runs, key, quantity, layer)
     kept = _second_of_pairs(curve.steps)
-    return replace(curve, steps=curve.steps[kept], mean=curve.mean[kept], low=curve.low[kept], high=curve.high[kept])
+    ends = {"mean": curve.mean[kept], "low": curve.low[kept], "high": curve.high[kept]}
+    values = None if curve.values is None else curve.values[:, kept]
+    return replace(curve, steps=curve.steps[kept], **ends, values=values)
 
 
 def _mean_curve(
@@ -277,9 +281,11 @@ def _mean_curve(
     if not len(steps):
         lacking = next((run for run, (own, _) in zip(runs, series, strict=True) if not len(own)), runs[0])
         raise IcsbenchError(f"{lacking.path / 'metrics.jsonl'}: no {key} at a step of the other seeds; run it again")
-    band = mean_band([values[np.isin(own, steps)] for own, values in series])
+    values = np.array([values[np.isin(own, steps)] for own, values in series])
+    band = mean_band(values)
     seeds = tuple(run.seed for run in runs)
-    return Curve(quantity, condition.regime, condition.lr, seeds, steps, band.mean, band.low, band.high, layer)
+    ends = (band.mean, band.low, band.high)
+    return Curve(quantity, condition.regime, condition.lr, seeds, steps, *ends, layer, values=values)
 
 
 def _diverged_curve(condition: Condition, run: Run, quantity: str) -> Curve:

@@ -103,7 +103,8 @@ def draw_protocols(group: Group) -> Drawing:
 
 
 def _seeds_of(drawn: Sequence[curves.Curve], what: str = "Mean and 95 % t-interval") -> str:
-    return seeds(((curve.regime, curve.lr, len(curve.seeds)) for curve in drawn), what) if drawn else ""
+    counts = ((curve.regime, curve.lr, len(curve.seeds)) for curve in drawn)
+    return seeds(counts, what, bands=what != "Mean") if drawn else ""
 
 
 def _left_out(group: Group) -> str:

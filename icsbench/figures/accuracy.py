@@ -8,7 +8,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from icsbench.analysis.curves import TEST_ACCURACY, TEST_ACCURACY_BATCH_ON, TRAIN_ACCURACY, Curve
-from icsbench.figures.style import LEGEND_LINE, Page, above, chance_line, regime_handle, regime_style, step_axis
+from icsbench.figures.style import (
+    LEGEND_LINE,
+    Page,
+    above,
+    chance_line,
+    regime_handle,
+    regime_style,
+    spread,
+    step_axis,
+)
 
 _BATCH_ON: dict[str, Any] = {
     "linestyle": (0, (2, 1)),
@@ -61,7 +70,7 @@ def _draw(axes: Axes, curve: Curve) -> None:
     if curve.quantity == TEST_ACCURACY_BATCH_ON:
         line = _BATCH_ON | {"markevery": max(1, len(curve.steps) // 8)}
     axes.plot(curve.steps, 100 * curve.mean, color=look.color, **line)
-    axes.fill_between(curve.steps, 100 * curve.low, 100 * curve.high, color=look.color, alpha=0.2, linewidth=0)
+    spread(axes, curve, look.color, scale=100)
 
 
 def _details(curves: Sequence[Curve]) -> list[Line2D]:

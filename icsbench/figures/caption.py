@@ -12,7 +12,9 @@ def caption(group: Group, *sentences: str) -> str:
     return " ".join([*filter(None, sentences), f"{facts}.", *outcomes(group)])
 
 
-def seeds(counts: Iterable[tuple[str, float, int]], drawn: str = "Mean and 95 % t-interval") -> str:
+def seeds(
+    counts: Iterable[tuple[str, float, int]], drawn: str = "Mean and 95 % t-interval", bands: bool = False
+) -> str:
     """What is drawn over how many seeds, from regime, learning rate and number: the commonest, then the exceptions."""
     numbers = {(regime, lr): n for regime, lr, n in counts}
     values = list(numbers.values())
@@ -20,6 +22,8 @@ def seeds(counts: Iterable[tuple[str, float, int]], drawn: str = "Mean and 95 % 
     if set(values) == {1}:
         return "One seed."
     several = len({lr for _, lr in numbers}) > 1
+    if bands and 2 in values:  # as figures.style.spread draws them
+        drawn = "Mean, with the seeds as thin lines," if set(values) == {2} else f"{drawn} (single seeds where there are two)"
     others = [f"{_label(regime, lr, several)}: {n}" for (regime, lr), n in numbers.items() if n != common]
     return f"{drawn} over n\N{NO-BREAK SPACE}= {common} seeds" + (f" ({', '.join(others)})." if others else ".")
 

@@ -14,7 +14,16 @@ from icsbench.analysis.curves import (
     VARIANCE_PER_STEP,
     Curve,
 )
-from icsbench.figures.style import Page, above, beside, power_of_ten, regime_handle, regime_style, step_axis
+from icsbench.figures.style import (
+    Page,
+    above,
+    beside,
+    power_of_ten,
+    regime_handle,
+    regime_style,
+    spread,
+    step_axis,
+)
 
 _COLUMNS = {
     MEAN_PER_STEP: "|μₜ − μₜ₋₁|",
@@ -51,9 +60,7 @@ def draw(curves: Sequence[Curve], caption: str) -> Figure:
 def _draw(axes: Axes, curve: Curve, floor: float) -> None:
     look = regime_style(curve.regime)
     axes.plot(curve.steps, np.where(curve.mean > 0, curve.mean, np.nan), color=look.color, linestyle=look.linestyle)
-    axes.fill_between(
-        curve.steps, np.maximum(curve.low, floor / 10), curve.high, color=look.color, alpha=0.2, linewidth=0
-    )
+    spread(axes, curve, look.color, floor=floor / 10)
 
 
 def _log_axis(axes: Axes, limits: tuple[float, float]) -> None:

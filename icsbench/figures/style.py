@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from icsbench.analysis.curves import Curve
 from icsbench.analysis.files import csv_bytes, write_file
 
 LEGEND_LINE = 0.17  # inches from one line of the legend to the next
@@ -189,6 +191,16 @@ def chance_line(axes: Axes, chance: float) -> None:
         size=6,
         color=_GUIDE,
     )
+
+
+def spread(axes: Axes, curve: Curve, color: str, scale: float = 1, floor: float = -np.inf) -> None:
+    """How the seeds of a curve differ: a band, the t-interval; or two seeds, too few for one, as they are."""
+    if curve.values is not None and len(curve.values) == 2:
+        for values in curve.values:
+            axes.plot(curve.steps, scale * np.maximum(values, floor), color=color, linewidth=0.5, alpha=0.6)
+        return
+    low, high = scale * np.maximum(curve.low, floor), scale * curve.high
+    axes.fill_between(curve.steps, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def power_of_ten(value: float, _: object = None) -> str:
