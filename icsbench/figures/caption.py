@@ -23,7 +23,8 @@ def seeds(
         return "One seed."
     several = len({lr for _, lr in numbers}) > 1
     if bands and 2 in values:  # as figures.style.spread draws them
-        drawn = "Mean, with the seeds as thin lines," if set(values) == {2} else f"{drawn} (single seeds where there are two)"
+        two = set(values) == {2}
+        drawn = "Mean, with the seeds as thin lines," if two else f"{drawn} (single seeds where there are two)"
     others = [f"{_label(regime, lr, several)}: {n}" for (regime, lr), n in numbers.items() if n != common]
     return f"{drawn} over n\N{NO-BREAK SPACE}= {common} seeds" + (f" ({', '.join(others)})." if others else ".")
 
