@@ -115,7 +115,7 @@ def records_of(arguments: list[str]) -> Path:
 
 
 def _sweeps(override: str) -> bool:
-    return OverridesParser.create().parse_override(override).is_sweep_override()
+    return OverridesParser.create().parse_overrides([override])[0].is_sweep_override()
 
 
 def _expanded(arguments: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """What every test starts from: one thread (bit-identical, and fast beside other processes), and no W&B account."""
 
 import os
+import sys
 
 import pytest
 
@@ -18,3 +19,6 @@ def _isolated(monkeypatch, tmp_path_factory):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("NETRC", str(home / "netrc"))
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # or it would remember the environment

@@ -97,10 +97,10 @@ def undisturbed(folder: str, *overrides: str) -> dict:
         ("optim.lr=-1", ["optim.lr must be greater than 0", "got -1.0"]),
         ("optim.lr=nan", ["optim.lr must be greater than 0", "got nan"]),
         ("optim.lr=inf", ["optim.lr must be", "got inf"]),
-        ("optim.momentum=1.5", ["optim.momentum must be at least 0 and at most 1"]),
+        ("optim.momentum=1.5", ["optim.momentum must be at least 0 and at most 0.9999"]),
         ("optim.schedule=linear", ["optim.schedule must be one of constant, cosine"]),
-        ("model.width=0", ["model.width must be greater than 0 and at most 16"]),
-        ("model.width=-1", ["model.width must be greater than 0"]),
+        ("model.width=0", ["model.width must be at least 0.015625 and at most 16"]),
+        ("model.width=-1", ["model.width must be at least 0.015625"]),
         ("model.width=100", ["at most 16", "got 100"]),
         ("model.init=xavier", ["model.init must be one of glorot, he, torch"]),
         ("steps=0", ["steps must be at least 1"]),
@@ -122,7 +122,7 @@ def undisturbed(folder: str, *overrides: str) -> dict:
         ("wandb.mode=bogus", ["wandb.mode must be one of auto, online, offline, disabled"]),
         ("device=tpu", ["device must be one of auto, cpu, cuda, mps"]),
         ("device=cuda:x", ["device=cuda:x cannot be used here", "device=cpu"]),
-        ("seed", ["'seed'", "missing EQUAL"]),
+        ("seed", ["'seed' is not an override; they are key=value, such as seed=3"]),
         ("seed==1", ["'seed==1'"]),
         ("optim.lr=[1", ["'optim.lr=[1'"]),
         ("=3", ["override"]),
@@ -141,7 +141,11 @@ def test_an_impossible_configuration_is_one_line(overrides, said):
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
-    [("sede=1,2", "did you mean 'seed'?"), ("norm=bn,batch", "'norm/batch'"), ("seed", "missing EQUAL")],
+    [
+        ("sede=1,2", "did you mean 'seed'?"),
+        ("norm=bn,batch", "'norm/batch'"),
+        ("seed", "'seed' is not an override; they are key=value, such as seed=3"),
+    ],
 )
 @pytest.mark.parametrize("name", ["sweep", "reproduce"])
 def test_an_impossible_sweep_is_one_line(name, overrides, said):
@@ -230,7 +234,7 @@ def test_a_record_of_another_configuration():
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("", "belongs to another config"),
+        ("", "is not a run's config: it holds no keys"),
         ("- 1\n", "holds no keys"),
         ("seed: [", "cannot be read"),
         ("sede: 1\n", "unknown key 'sede'"),

@@ -78,9 +78,18 @@ def test_no_arguments_show_the_help():
     assert "reproduce" in "".join(invoke()[1:])
 
 
-@pytest.mark.parametrize("name", ["train", "sweep"])
-def test_help_of_training_shows_every_group_and_the_configuration(name):
-    result = invoke(name, "--help")
+@pytest.mark.parametrize("name", ["sweep", "reproduce"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_of_several_runs_is_about_them(name, flag):
+    result = invoke(name, flag)
+    assert (result.code, result.err) == (0, "")
+    assert f"icsbench {name}" in result.out
+    assert "icsbench train --help shows the whole configuration" in " ".join(result.out.split())
+    assert not Path("results").exists()
+
+
+def test_help_of_training_shows_every_group_and_the_configuration():
+    result = invoke("train", "--help")
     assert (result.code, result.err) == (0, "")
     for group in ("data", "experiment", "model", "norm", "optim", "probes", "scale", "wandb"):
         assert f"{group}: {', '.join(options(group))}\n" in result.out
@@ -396,7 +405,7 @@ def test_reproduce_trains_the_three_regimes_and_draws():
     assert {json.loads((folder / "environment.json").read_text())["threads"] for folder in run_dirs("records")} == {1}
     assert len(run_dirs("records")) == 6
     assert "Digits" in done.out
-    assert f"in {drawn}\n" in done.out
+    assert f"files written in {drawn} (" in done.out
     for name in ("accuracy", "moments", "heatmap", "ridges", "protocols"):
         for suffix in ("pdf", "png", "csv"):
             assert (drawn / f"{name}.{suffix}").stat().st_size > 0
