@@ -409,12 +409,12 @@ def test_reproduce_trains_the_three_regimes_and_draws():
     for name in ("accuracy", "moments", "heatmap", "ridges", "protocols"):
         for suffix in ("pdf", "png", "csv"):
             assert (drawn / f"{name}.{suffix}").stat().st_size > 0
-    before = {path.name: path.read_bytes() for path in drawn.iterdir()}
+    before = {path.name: path.read_bytes() for path in drawn.glob("[!.]*")}
     assert f"\n{len(before)} files" in done.out
 
     redrawn = invoke("figures", "records", "--out", "elsewhere")
     assert redrawn.code == 0, redrawn.err
-    assert {path.name: path.read_bytes() for path in Path("elsewhere").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in Path("elsewhere").glob("[!.]*")} == before
 
     listed = invoke("runs", "records")
     assert listed.code == 0, listed.err
