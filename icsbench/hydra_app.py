@@ -29,10 +29,11 @@ _SHOW_EVERY = 10.0  # seconds between progress lines
 
 def _pool_size(device: str) -> int:
     """Processes of the local pool: one a core on the CPU; one where a GPU is used, which they would share."""
+    if device == "cpu":
+        return -1
     import torch
 
-    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return -1 if device == "cpu" or not accelerated else 1
+    return 1 if torch.cuda.is_available() or torch.backends.mps.is_available() else -1
 
 
 OmegaConf.register_new_resolver("icsbench.pool_size", _pool_size, replace=True)

@@ -38,12 +38,8 @@ class Record:
             raise IcsbenchError(
                 f"{self.path} is in use by another process; wait for it or choose another seed"
             ) from None
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise IcsbenchError(
-                f"results folder {self.path} cannot be written ({error.strerror}); choose another with results=DIR"
-            ) from error
         except OSError as error:
-            raise IcsbenchError(f"results folder {self.path} cannot be written ({error.strerror})") from error
+            raise self._unwritable(error) from error
         try:
             for left_by_a_kill in self.path.rglob(".*.tmp"):
                 left_by_a_kill.unlink()
@@ -52,10 +48,13 @@ class Record:
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError):
-                raise IcsbenchError(
-                    f"results folder {self.path} cannot be written ({error.strerror}); choose another with results=DIR"
-                ) from error
+                raise self._unwritable(error) from error
             raise
+
+    def _unwritable(self, error: OSError) -> IcsbenchError:
+        return IcsbenchError(
+            f"results folder {self.path} cannot be written ({error.strerror}); choose another with results=DIR"
+        )
 
     def _claim(self, config: Config) -> None:
         path = self.path / "config.yaml"

@@ -1,7 +1,10 @@
+import csv
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -26,3 +29,48 @@ def test_every_config_key_and_option_named_in_the_readme_exists():
     assert [
         f"{group}={option}" for group, option in named if not (CONFIG_DIR / group / f"{option}.yaml").exists()
     ] == []
+
+
+def numbers_of_the_prose():
+    """The numbers that the README's sentences quote, computed from the committed records' CSV files."""
+    reference = ROOT / "results" / "reference"
+
+    def rows(name):
+        with open(reference / name, newline="") as file:
+            return list(csv.DictReader(file))
+
+    results = {row["regime"]: row for row in rows("three_regimes/results.csv")}
+
+    def percent(regime, key):
+        return f"{100 * float(results[regime][key + '/mean']):.1f} %"
+
+    def step_shift(regime):
+        found = [
+            float(row["mean"])
+            for row in rows("three_regimes/moments.csv")
+            if (row["regime"], row["quantity"], row["depth"]) == (regime, "mean_raw", "7") and int(row["step"]) >= 100
+        ]
+        return sum(found) / len(found)
+
+    minutes = sum(float(row["seconds"]) for row in rows("three_regimes/runs.csv")) / 60 / 2
+    trained = {regime: percent(regime, "train/accuracy") for regime in results}
+    noisy = {name: percent("noisy_bn", f"test/accuracy/{name}") for name in ("running-off", "batch-on")}
+    recalibrated = {regime: percent(regime, "test/accuracy/recalibrated-off") for regime in ("bn", "noisy_bn")}
+    return [
+        f"{trained['bn']} training accuracy against {trained['none']}",
+        f"by {step_shift('noisy_bn'):.2f} in one step with noisy BN, by {step_shift('none'):.2f} without BN, "
+        f"and by {step_shift('bn'):.4f} with BN",
+        f"(Fig. 2): {trained['noisy_bn']} against {trained['none']}",
+        f"trains visibly slower than BN ({trained['noisy_bn']} against {trained['bn']})",
+        f"{noisy['running-off']} with running statistics and noise off",
+        f"{noisy['batch-on']} as it was trained (batch statistics, noise on)",
+        f"{recalibrated['noisy_bn']} with recalibrated statistics and noise off",
+        f"which is BN's own {recalibrated['bn']} under the same protocol",
+        f"BN itself gains from recalibration ({percent('bn', 'test/accuracy/running-off')} to {recalibrated['bn']})",
+        f"{minutes:.0f} minutes on two cores",
+    ]
+
+
+@pytest.mark.parametrize("sentence", numbers_of_the_prose())
+def test_the_numbers_in_the_prose_are_those_of_the_records(sentence):
+    assert sentence in " ".join(README.split())

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
@@ -303,7 +304,27 @@ def test_probes_that_are_not_finite_or_zero_are_drawn(tmp_path):
     arrays["histogram_edges_preactivation"][:] = np.nan
     np.savez(probe, **arrays)
     write_run(tmp_path, "none", 1, **SHORT)
-    drawings(group_runs(load_runs(tmp_path))[0])
+    texts, rows = drawings(group_runs(load_runs(tmp_path))[0])
+    assert len(texts) == len(DRAW) and all(rows)
+    shifts = {(row["quantity"], row["layer"], row["step"]): row["mean"] for part in rows[2:4] for row in part}
+    assert {step for (_, _, step), mean in shifts.items() if math.isinf(mean)} == {16}
+    assert {step for (_, _, step), mean in shifts.items() if math.isnan(mean)} == {32}
+
+
+def test_two_seeds_are_drawn_themselves_and_three_as_a_band(tmp_path):
+    for seeds in (2, 3):
+        write_study(tmp_path / str(seeds), ("bn",), seeds, **SHORT)
+        [group] = group_runs(load_runs(tmp_path / str(seeds)))
+        with figures.house_style():
+            figure, _ = figures.draw_accuracy(group)
+        training = figure.axes[0]
+        drawn = [np.asarray(line.get_ydata()) for line in training.lines]
+        for run in group.runs:
+            _, values = run.metrics.series("train/accuracy")
+            alone = any(len(line) == len(values) and np.allclose(line, 100 * values) for line in drawn)
+            assert alone == (seeds == 2)
+        assert len(training.collections) == (seeds == 3)
+        assert ("with the seeds as thin lines" in figure.texts[0].get_text()) == (seeds == 2)
 
 
 def test_damaged_probe_stops_the_drawing(tmp_path):
