@@ -12,7 +12,7 @@ from icsbench.analysis.results import Run
 from icsbench.errors import IcsbenchError
 from icsbench.figures import accuracy, heatmap, moments, protocols, ridges
 from icsbench.figures.caption import caption, seeds
-from icsbench.figures.style import house_style, save
+from icsbench.figures.style import FEWEST_FOR_AN_INTERVAL, house_style, save
 
 Drawing = tuple[Figure, list[dict[str, Any]]]
 
@@ -77,8 +77,9 @@ def draw_ridges(group: Group) -> Drawing:
 def draw_moments(group: Group) -> Drawing:
     """Raw shift of the mean and variance of pre-activations, per step and from step 0, and the numbers drawn."""
     drawn = curves.moment_curves(group)
-    what = "Pre-activations, mean over channels; intervals that reach below zero go on to the axis."
-    text = caption(group, what, _seeds_of(drawn), _left_out(group))
+    cut = any((curve.low <= 0).any() for curve in drawn if len(curve.seeds) >= FEWEST_FOR_AN_INTERVAL)
+    below = "Intervals that reach below zero go on to the axis." if cut else ""
+    text = caption(group, "Pre-activations, mean over channels.", _seeds_of(drawn), below, _left_out(group))
     return moments.draw(drawn, text), _rows(drawn)
 
 
@@ -89,7 +90,7 @@ def draw_heatmap(group: Group) -> Drawing:
         "Pre-activations, mean over channels, a column per probe; the scale is the standard deviation of the layer at "
         "the reference, step 0 above, the step before below."
     )
-    text = caption(group, what, _seeds_of(drawn, "Mean"), _left_out(group))
+    text = caption(group, what, _seeds_of(drawn, interval=False), _left_out(group))
     return heatmap.draw(drawn, text), _rows(drawn)
 
 
@@ -102,9 +103,8 @@ def draw_protocols(group: Group) -> Drawing:
     return protocols.draw(drawn, curves.protocols(group.runs), 1 / group.num_classes, text), _rows(drawn)
 
 
-def _seeds_of(drawn: Sequence[curves.Curve], what: str = "Mean and 95 % t-interval") -> str:
-    counts = ((curve.regime, curve.lr, len(curve.seeds)) for curve in drawn)
-    return seeds(counts, what, bands=what != "Mean") if drawn else ""
+def _seeds_of(drawn: Sequence[curves.Curve], interval: bool = True) -> str:
+    return seeds(((curve.regime, curve.lr, len(curve.seeds)) for curve in drawn), interval) if drawn else ""
 
 
 def _left_out(group: Group) -> str:

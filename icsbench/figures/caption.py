@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from icsbench.analysis.groups import Group
-from icsbench.figures.style import regime_style
+from icsbench.figures.style import FEWEST_FOR_AN_INTERVAL, regime_style
 
 
 def caption(group: Group, *sentences: str) -> str:
@@ -12,9 +12,7 @@ def caption(group: Group, *sentences: str) -> str:
     return " ".join([*filter(None, sentences), f"{facts}.", *outcomes(group)])
 
 
-def seeds(
-    counts: Iterable[tuple[str, float, int]], drawn: str = "Mean and 95 % t-interval", bands: bool = False
-) -> str:
+def seeds(counts: Iterable[tuple[str, float, int]], interval: bool = True) -> str:
     """What is drawn over how many seeds, from regime, learning rate and number: the commonest, then the exceptions."""
     numbers = {(regime, lr): n for regime, lr, n in counts}
     values = list(numbers.values())
@@ -22,11 +20,10 @@ def seeds(
     if set(values) == {1}:
         return "One seed."
     several = len({lr for _, lr in numbers}) > 1
-    if bands and 2 in values:  # as figures.style.spread draws them
-        two = set(values) == {2}
-        drawn = "Mean, with the seeds as thin lines," if two else f"{drawn} (single seeds where there are two)"
+    drawn = "Mean and 95 % t-interval" if interval and max(values) >= FEWEST_FOR_AN_INTERVAL else "Mean"
     others = [f"{_label(regime, lr, several)}: {n}" for (regime, lr), n in numbers.items() if n != common]
-    return f"{drawn} over n\N{NO-BREAK SPACE}= {common} seeds" + (f" ({', '.join(others)})." if others else ".")
+    text = f"{drawn} over n\N{NO-BREAK SPACE}= {common} seeds" + (f" ({', '.join(others)})." if others else ".")
+    return text + (" Of two seeds each is drawn, and no interval." if interval and 2 in values else "")
 
 
 def outcomes(group: Group) -> list[str]:

@@ -15,6 +15,7 @@ from icsbench.analysis.curves import (
     Curve,
 )
 from icsbench.figures.style import (
+    FEWEST_FOR_AN_INTERVAL,
     Page,
     above,
     beside,
@@ -74,4 +75,7 @@ def _log_axis(axes: Axes, limits: tuple[float, float]) -> None:
 def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
     values = np.concatenate([curve.mean for curve in curves])
     values = values[np.isfinite(values) & (values > 0)]
-    return (float(values.min()) / 1.6, float(values.max()) * 1.6) if len(values) else (0.1, 1.0)
+    if not len(values):
+        return 0.1, 1.0
+    few = [c.values.max() for c in curves if c.values is not None and len(c.values) < FEWEST_FOR_AN_INTERVAL]
+    return float(values.min()) / 1.6, float(np.nanmax([values.max(), *few])) * 1.6

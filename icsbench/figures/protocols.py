@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from icsbench.analysis.curves import ProtocolAccuracy
-from icsbench.figures.style import Page, beside, chance_line, regime_handle, regime_style
+from icsbench.figures.style import FEWEST_FOR_AN_INTERVAL, Page, beside, chance_line, regime_handle, regime_style
 
 
 def draw(accuracies: Sequence[ProtocolAccuracy], order: Sequence[str], chance: float, caption: str) -> Figure:
@@ -24,8 +24,9 @@ def draw(accuracies: Sequence[ProtocolAccuracy], order: Sequence[str], chance: f
         for accuracy, offset in zip(shown, _offsets(len(shown), 0.22), strict=True):
             look = regime_style(accuracy.regime)
             x = place + offset
-            mean, low, high, _ = accuracy.interval
-            axes.plot([x, x], [100 * low, 100 * high], color=look.color, linewidth=1.2, zorder=2)
+            mean, low, high, n = accuracy.interval
+            if n >= FEWEST_FOR_AN_INTERVAL:
+                axes.plot([x, x], [100 * low, 100 * high], color=look.color, linewidth=1.2, zorder=2)
             axes.plot(x, 100 * mean, look.marker, color=look.color, markersize=4, zorder=3)
             for (seed, value), jitter in zip(accuracy.seeds.items(), _offsets(len(accuracy.seeds), 0.012), strict=True):
                 marker = "x" if seed in accuracy.diverged else "."

@@ -19,6 +19,7 @@ from icsbench.analysis.files import csv_bytes, write_file
 
 LEGEND_LINE = 0.17  # inches from one line of the legend to the next
 FULL_WIDTH = 6.75  # inches: the text of a two-column page
+FEWEST_FOR_AN_INTERVAL = 3  # seeds: with two, t = 12.7, and the interval says nothing
 _GUIDE = "0.55"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -194,8 +195,8 @@ def chance_line(axes: Axes, chance: float) -> None:
 
 
 def spread(axes: Axes, curve: Curve, color: str, scale: float = 1, floor: float = -np.inf) -> None:
-    """How the seeds of a curve differ: a band, the t-interval; or two seeds, too few for one, as they are."""
-    if curve.values is not None and len(curve.values) == 2:
+    """How the seeds of a curve differ: a band, the t-interval, or where they are too few for one, each seed."""
+    if curve.values is not None and len(curve.values) < FEWEST_FOR_AN_INTERVAL:
         for values in curve.values:
             axes.plot(curve.steps, scale * np.maximum(values, floor), color=color, linewidth=0.5, alpha=0.6)
         return

@@ -324,7 +324,9 @@ def test_two_seeds_are_drawn_themselves_and_three_as_a_band(tmp_path):
             alone = any(len(line) == len(values) and np.allclose(line, 100 * values) for line in drawn)
             assert alone == (seeds == 2)
         assert len(training.collections) == (seeds == 3)
-        assert ("with the seeds as thin lines" in figure.texts[0].get_text()) == (seeds == 2)
+        said = re.sub(r"\s+", " ", figure.texts[0].get_text())
+        assert ("Mean over n = 2 seeds. Of two seeds each is drawn, and no interval." in said) == (seeds == 2)
+        assert ("Mean and 95 % t-interval over n = 3 seeds." in said) == (seeds == 3)
 
 
 def test_damaged_probe_stops_the_drawing(tmp_path):
