@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from icsbench.analysis import curves
@@ -90,7 +91,9 @@ def draw_heatmap(group: Group) -> Drawing:
         "Pre-activations, mean over channels, a column per probe; the scale is the standard deviation of the layer at "
         "the reference, step 0 above, the step before below."
     )
-    text = caption(group, what, _seeds_of(drawn, interval=False), _left_out(group))
+    blank = any(not (curve.mean > 0).all() or np.isinf(curve.mean).any() for curve in drawn)
+    grey = "Grey: no shift at all, or none that is finite." if blank else ""
+    text = caption(group, what, grey, _seeds_of(drawn, interval=False), _left_out(group))
     return heatmap.draw(drawn, text), _rows(drawn)
 
 

@@ -49,21 +49,26 @@ def _draw(axes: Axes, ridges: Sequence[Ridge], low: float, high: float) -> None:
         if not _finite(ridge):
             continue
         color = _COLORS(0.92 * position / max(1, len(ridges) - 1))
-        centers = (ridge.edges[:-1] + ridge.edges[1:]) / 2
-        peak = ridge.density.max()
-        heights = position + _OVERLAP * (ridge.density / peak if peak > 0 else ridge.density)
-        x = np.concatenate([[low], centers, [high]])
-        y = np.concatenate([[position], heights, [position]])
-        order = np.argsort(x, kind="stable")
+        x, heights = _outline(ridge, low, high)
+        y = position + _OVERLAP * heights
         layer = len(ridges) - position
-        axes.fill_between(x[order], position, y[order], color=color, alpha=0.85, linewidth=0, zorder=layer)
+        axes.fill_between(x, position, y, color=color, alpha=0.85, linewidth=0, zorder=layer)
         # A white line sets it off from the ridge behind; one in its own colour shows even a distribution of no width.
-        axes.plot(x[order], y[order], color="white", linewidth=1.4, zorder=layer - 0.5)
-        axes.plot(x[order], y[order], color=color, linewidth=0.5, zorder=layer)
+        axes.plot(x, y, color="white", linewidth=1.4, zorder=layer - 0.5)
+        axes.plot(x, y, color=color, linewidth=0.5, zorder=layer)
     axes.set_xlim(low, high)
     axes.set_ylim(-0.3, len(ridges) - 1 + _OVERLAP + 0.15)
     axes.spines["left"].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def _outline(ridge: Ridge, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """The density at the centres of its bins, relative to its peak; zero from the outer edges on."""
+    first, last = ridge.edges[0], ridge.edges[-1]
+    centers = (ridge.edges[:-1] + ridge.edges[1:]) / 2
+    peak = ridge.density.max()
+    x = np.concatenate([[min(low, first), first], centers, [last, max(high, last)]])
+    return x, np.concatenate([[0, 0], ridge.density / peak if peak > 0 else ridge.density, [0, 0]])
 
 
 def _range(ridges: Sequence[Ridge]) -> tuple[float, float]:

@@ -14,10 +14,11 @@ from scipy import stats
 from synthetic import CONVS, LAYERS, write_run, write_study
 
 from icsbench import figures
-from icsbench.analysis.curves import chosen_layers, spread_steps
+from icsbench.analysis.curves import Ridge, chosen_layers, spread_steps
 from icsbench.analysis.groups import group_runs
 from icsbench.analysis.results import Layer, load_runs
 from icsbench.errors import IcsbenchError
+from icsbench.figures import ridges
 
 DRAW = (
     figures.draw_accuracy,
@@ -309,6 +310,17 @@ def test_probes_that_are_not_finite_or_zero_are_drawn(tmp_path):
     shifts = {(row["quantity"], row["layer"], row["step"]): row["mean"] for part in rows[2:4] for row in part}
     assert {step for (_, _, step), mean in shifts.items() if math.isinf(mean)} == {16}
     assert {step for (_, _, step), mean in shifts.items() if math.isnan(mean)} == {32}
+    assert "Grey: no shift at all, or none that is finite." in texts[3]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-9.0, 9.0), (-0.5, 0.5)])
+def test_a_ridge_is_its_density_and_nothing_beyond_its_bins(low, high):
+    edges, density = np.linspace(-1, 2, 4), np.array([1.0, 4.0, 2.0])
+    ridge = Ridge("bn", 0.1, 0, Layer("features.conv1", 1), 0, edges, density)
+    x, y = ridges._outline(ridge, low, high)
+    assert (np.diff(x) >= 0).all() and (x[0], x[-1]) == (min(low, -1), max(high, 2))
+    np.testing.assert_allclose(np.interp([-0.5, 0.5, 1.5], x, y), density / 4)
+    np.testing.assert_allclose(np.interp([-8, -1, 2, 8], x, y), 0)
 
 
 def test_two_seeds_are_drawn_themselves_and_three_as_a_band(tmp_path):
