@@ -51,9 +51,9 @@ def evaluate(
 ) -> float:
     """Accuracy of ``model`` on ``split`` under ``protocol``, a fraction; NaN for an empty split.
 
-    The split is cut into nearly equal batches of at most ``batch_size`` images, and none of a single image (batch
-    statistics depend on the size).
-    Noise is drawn from the "evaluation" stream of ``seed``. The model is left as it was found.
+    The split is cut into nearly equal batches of at most ``batch_size`` images, and none of one image out of several
+    (batch statistics depend on the size). Noise, where it is on, is on in recalibration too, and drawn from the
+    "evaluation" stream of ``seed``. The model is left as it was found.
 
     :param split: uint8 images on the model's device.
     :param mean: per-channel mean of the pixels, ``std`` their standard deviation: the normalisation of training.
