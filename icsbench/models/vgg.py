@@ -1,13 +1,10 @@
 """VGG (Simonyan & Zisserman 2015, Table 1) for 32x32 images, with a place for a norm before every nonlinearity."""
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
-from icsbench.streams import stream_seed
+from icsbench.models.block import Block, MakeNorm, Network
 
 _STAGES = {  # convolutions per stage; every stage ends in a 2x2 max-pool
     "vgg11": (1, 1, 2, 2, 2),
@@ -17,28 +14,8 @@ _STAGES = {  # convolutions per stage; every stage ends in a 2x2 max-pool
 }
 _CHANNELS = (64, 128, 256, 512, 512)
 
-MakeNorm = Callable[[int, int], nn.Module]
-"""``(num_features, dimensions) -> module``, with dimensions 2 for feature maps and 1 for vectors."""
 
-
-class Block(nn.Module):
-    """One layer, ``activation(norm(transform(x)))``: Ioffe & Szegedy 2015, section 3.2, ``z = g(BN(W u))``.
-
-    The output of ``norm`` is the *pre-activation* of the layer in every regime (``norm`` is the identity without BN).
-    """
-
-    def __init__(self, transform: nn.Module, norm: nn.Module, activation: nn.Module) -> None:
-        super().__init__()
-        self.transform = transform
-        self.norm = norm
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer."""
-        return self.activation(self.norm(self.transform(x)))
-
-
-class VGG(nn.Module):
+class VGG(Network):
     """VGG 11, 13, 16 or 19 with 3x3 convolutions, padding 1, for inputs of shape ``(N, 3, 32, 32)``.
 
     :param name: ``vgg11``, ``vgg13``, ``vgg16`` or ``vgg19``.
@@ -48,7 +25,9 @@ class VGG(nn.Module):
     :param head: ``linear`` (512 -> classes), ``512-512`` or ``4096-4096`` (two hidden layers with ReLU).
     :param head_norm: whether the hidden layers of the head have the normaliser too.
     :param init: ``glorot`` (uniform, zero biases: Glorot & Bengio 2010, eq. 16), ``he`` (normal, fan-in, zero biases:
-        He et al. 2015, eq. 10) or ``torch`` (PyTorch's default of its layers).
+        He et al. 2015, eq. 10), ``gaussian`` (normal, zero biases: the "small random Gaussian" of Ioffe & Szegedy 2015,
+        section 4.1) or ``torch`` (PyTorch's default of its layers).
+    :param init_std: standard deviation of the init ``gaussian``.
     :param seed: every parameter is drawn from a stream named after it, so parameters that two regimes share are equal.
     """
 
@@ -62,6 +41,7 @@ class VGG(nn.Module):
         head: str = "linear",
         head_norm: bool = False,
         init: str = "glorot",
+        init_std: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -85,33 +65,8 @@ class VGG(nn.Module):
             channels = size
         classifier[f"fc{len(hidden) + 1}"] = Block(nn.Linear(channels, num_classes), nn.Identity(), nn.Identity())
         self.head = nn.Sequential(classifier)
-        _initialise(self, init, seed)
+        self._initialise(init, init_std, seed)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(N, 3, 32, 32)`` to logits ``(N, num_classes)``."""
         return self.head(self.features(x).flatten(1))
-
-    def layers(self) -> list[tuple[str, Block]]:
-        """The layers that own weights as ``(path, block)``, in forward order: the same in every regime."""
-        return [(path, module) for path, module in self.named_modules() if isinstance(module, Block)]
-
-
-def _initialise(model: nn.Module, init: str, seed: int) -> None:
-    for name, parameter in model.named_parameters():
-        if not name.endswith((".transform.weight", ".transform.bias")):
-            continue
-        generator = torch.Generator().manual_seed(stream_seed(seed, "init", name))
-        weight = model.get_parameter(name.rsplit(".", 1)[0] + ".weight")
-        receptive_field = weight[0][0].numel()
-        fan_in, fan_out = weight.shape[1] * receptive_field, weight.shape[0] * receptive_field
-        with torch.no_grad():
-            if init == "torch":
-                bound = 1 / math.sqrt(fan_in)
-                parameter.uniform_(-bound, bound, generator=generator)
-            elif name.endswith("bias"):
-                parameter.zero_()
-            elif init == "glorot":
-                bound = math.sqrt(6 / (fan_in + fan_out))
-                parameter.uniform_(-bound, bound, generator=generator)
-            else:
-                parameter.normal_(0, math.sqrt(2 / fan_in), generator=generator)

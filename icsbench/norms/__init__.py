@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from icsbench.errors import IcsbenchError
+from icsbench.norms.lp import LpNorm1d, LpNorm2d
 from icsbench.norms.noisy import ActivationNoise, NoisyBatchNorm1d, NoisyBatchNorm2d
 
-__all__ = ["NORMS", "ActivationNoise", "NoisyBatchNorm1d", "NoisyBatchNorm2d", "build_norm", "noise_modules"]
+__all__ = [
+    "NORMS",
+    "ActivationNoise",
+    "LpNorm1d",
+    "LpNorm2d",
+    "NoisyBatchNorm1d",
+    "NoisyBatchNorm2d",
+    "batch_norms",
+    "build_norm",
+    "noise_modules",
+]
 
 _BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 _NOISY_BATCH_NORMS = {1: NoisyBatchNorm1d, 2: NoisyBatchNorm2d}
+_LP_NORMS = {1: LpNorm1d, 2: LpNorm2d}
 
 NORMS: dict[str, Callable[[int, int, dict[str, Any], dict[str, Any]], nn.Module]] = {
     "none": lambda features, dimensions, bn, noise: nn.Identity(),
     "bn": lambda features, dimensions, bn, noise: _BATCH_NORMS[dimensions](features, **bn),
     "noisy_bn": lambda features, dimensions, bn, noise: _NOISY_BATCH_NORMS[dimensions](features, **bn, **noise),
     "noise": lambda features, dimensions, bn, noise: ActivationNoise(**noise),
+    "l1": lambda features, dimensions, bn, noise: _LP_NORMS[dimensions](features, 1, **bn),
+    "l2": lambda features, dimensions, bn, noise: _LP_NORMS[dimensions](features, 2, **bn),
+    "linf": lambda features, dimensions, bn, noise: _LP_NORMS[dimensions](features, math.inf, **bn),
 }
 """Name -> builder(num_features, dimensions, batch-norm options, noise constants); a new layer is one entry."""
 
@@ -50,3 +67,11 @@ def build_norm(
 def noise_modules(model: nn.Module) -> list[ActivationNoise | NoisyBatchNorm1d | NoisyBatchNorm2d]:
     """The modules of ``model`` that inject noise (those with ``noise`` and ``generator``), in module order."""
     return [m for m in model.modules() if isinstance(m, (ActivationNoise, NoisyBatchNorm1d, NoisyBatchNorm2d))]
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm | LpNorm1d | LpNorm2d]:
+    """The modules of ``model`` that normalize by batch statistics and keep running ones, in module order.
+
+    All have ``momentum`` and ``reset_running_stats``, and use the running statistics in eval mode.
+    """
+    return [m for m in model.modules() if isinstance(m, (_BatchNorm, LpNorm1d, LpNorm2d))]

@@ -1,0 +1,148 @@
+"""l_p normalization: batch normalization that divides by another average of magnitudes (Santurkar et al. 2018)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+
+def _axes(a: Tensor) -> tuple[int, ...]:
+    return (0, *range(2, a.dim()))
+
+
+def _like(per_channel: Tensor, a: Tensor) -> Tensor:
+    return per_channel.view(1, -1, *[1] * (a.dim() - 2))
+
+
+def _normalize(
+    a: Tensor, mean: Tensor, norm: Tensor, weight: Tensor, bias: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """Return weight (a - mean) / norm + bias, in one pass over a."""
+    scale = weight / norm
+    return torch.addcmul(_like(bias - mean * scale, a), a, _like(scale, a), out=out)
+
+
+class _Normalize(torch.autograd.Function):
+    """(a, weight, bias, p, eps) -> (out, mean, norm), all three differentiable any number of times.
+
+    Every pass over the activations and every buffer of their size counts here: the fused backward pass takes about
+    half the time of the one that autograd derives. mean and norm are outputs so that, saved, they still depend on a.
+    """
+
+    @staticmethod
+    def forward(a: Tensor, weight: Tensor, bias: Tensor, p: float, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        axes, m = _axes(a), a.numel() // a.shape[1]
+        mean = a.sum(axes) / m
+        out = a.square() if p == 2 else a.abs()
+        if p == 1:
+            norm = out.sum(axes) / m
+        elif p == 2:
+            norm = (out.sum(axes) / m).sqrt()
+        else:
+            norm = out.amax(axes)
+        norm = norm.clamp_min(eps)
+        return _normalize(a, mean, norm, weight, bias, out), mean, norm
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        a, weight, _, ctx.p, ctx.eps = inputs
+        ctx.save_for_backward(a, weight, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        a, weight, mean, norm = ctx.saved_tensors
+        dout, dmean, dnorm = gradients
+        axes, m = _axes(a), a.numel() // a.shape[1]
+        scale = weight / norm
+        dbias = dout.sum(axes)
+        dscale = (dout * a).sum(axes) - mean * dbias
+        dmean = dmean - dbias * scale
+        dnorm = (dnorm - dscale * scale / norm) * (norm > ctx.eps)
+        if ctx.p == 1:
+            da = a.sign().mul_(_like(dnorm / m, a))
+        elif ctx.p == 2:
+            da = a * _like(dnorm / (m * norm), a)
+        else:  # values that tie for the maximum share its gradient
+            largest = a.abs().eq_(_like(norm, a))
+            ties = largest.sum(axes).clamp_min(1)
+            da = largest.mul_(a).mul_(_like(dnorm / (ties * norm), a))
+        da.add_(_like(dmean / m, a)).addcmul_(dout, _like(scale, a))
+        return da, dscale / norm, dbias, None, None
+
+
+class _LpNorm(nn.Module):
+    """What both classes share; they say which shapes they take."""
+
+    _shapes: ClassVar[dict[int, str]]
+    running_mean: Tensor
+    running_norm: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, num_features: int, p: float, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
+        super().__init__()
+        if p not in (1, 2, math.inf):
+            raise ValueError(f"p must be 1, 2 or inf, not {p}")
+        self.num_features, self.p, self.eps, self.momentum = num_features, p, eps, momentum
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_norm", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def reset_running_stats(self) -> None:
+        """Forget the batches seen: mean 0, norm 1."""
+        self.running_mean.zero_()
+        self.running_norm.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize, scale and shift; the result has x's shape, dtype and memory format.
+
+        Raises ValueError for an x of another shape and, in training mode, for one with a single value per channel.
+        """
+        if x.dim() not in self._shapes or x.shape[1] != self.num_features:
+            shapes = " or ".join(self._shapes.values()).replace("C", str(self.num_features))
+            raise ValueError(f"expected {shapes} input, got the shape {tuple(x.shape)}")
+        a = x.to(self.weight.dtype)
+        if not self.training:
+            return _normalize(a, self.running_mean, self.running_norm, self.weight, self.bias).to(x.dtype)
+        if x.numel() <= self.num_features:
+            raise ValueError(f"expected more than one value per channel in training, got the shape {tuple(x.shape)}")
+        out, mean, norm = cast("tuple[Tensor, ...]", _Normalize.apply(a, self.weight, self.bias, self.p, self.eps))
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_norm.lerp_(norm, momentum)
+        return out.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The arguments of the layer."""
+        return f"{self.num_features}, p={self.p}, eps={self.eps}, momentum={self.momentum}"
+
+
+class LpNorm1d(_LpNorm):
+    """l_p normalization of (N, C) or (N, C, L) input: y = gamma (a - mean(a)) / N_p(a) + beta for every channel.
+
+    N_1 = mean |a|, N_2 = sqrt(mean a^2) and N_inf = max |a|, over batch and positions and of a as it is, its mean not
+    yet taken off (Santurkar et al. 2018, section 3.3). So the result has mean beta but not variance gamma^2: for
+    p = 2 it is gamma^2 var / (var + mean^2). ``eps`` is a floor under N_p, and the formula is exact above it.
+
+    The paper does not say how to test. Here it is done as in batch normalization: in eval mode mean and N_p are the
+    buffers ``running_mean`` and ``running_norm``, which follow those of the batches with ``momentum`` (None: their
+    plain average over the ``num_batches_tracked`` batches since ``reset_running_stats``). gamma is ``weight``, starts
+    at 1, and beta is ``bias``, starts at 0, as in ``torch.nn.BatchNorm1d``. Computed in the parameters' dtype.
+
+    Raises ValueError for a p other than 1, 2 and ``math.inf``.
+    """
+
+    _shapes: ClassVar = {2: "(N, C)", 3: "(N, C, L)"}
+
+
+class LpNorm2d(_LpNorm):
+    """l_p normalization of (N, C, H, W) input: as ``LpNorm1d``, with mean and N_p over batch, height and width."""
+
+    _shapes: ClassVar = {4: "(N, C, H, W)"}

@@ -1,0 +1,95 @@
+"""What the networks share: initial weights, and the same layers in every regime."""
+
+import hashlib
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+
+from icsbench.config import NormConfig
+from icsbench.errors import IcsbenchError
+from icsbench.models import MLP, VGG, Block, DeepLinear
+from icsbench.norms import NORMS, build_norm
+
+NETWORKS = {
+    "vgg": (lambda make_norm, **o: VGG("vgg11", 10, make_norm, width=1 / 8, **o), (3, 32, 32)),
+    "mlp": (lambda make_norm, **o: MLP(64, 10, make_norm, **o), (1, 8, 8)),
+    "dln": (lambda make_norm, **o: DeepLinear(10, make_norm, **o), (10,)),
+}
+SIMD = torch.backends.cpu.get_cpu_capability()
+
+
+def make(kind, norm="none", **options):
+    constants = asdict(NormConfig(name=norm))
+    build, shape = NETWORKS[kind]
+    return build(lambda f, d: build_norm(num_features=f, dimensions=d, **constants), **options), shape
+
+
+@pytest.mark.skipif(SIMD not in ("AVX2", "AVX512"), reason=f"other processors round otherwise ({SIMD})")
+@pytest.mark.parametrize(
+    ("init", "checksum", "logits"),
+    [
+        ("glorot", "08bf75adf9221c1c8c0e4cbda62ea5087fe631dab04d798ff9d1535e54ff67b9", -0.0456011),
+        ("he", "e8b7493112a730aa672e87963df78cd4be3da41e4faad1d39c144117845fd94f", 21.7731387),
+        ("torch", "aab2d5ad0cd5f33bd1a8d1c37941848be55279f86c3f000a448ee7d68c6c6ea5", -0.2992303),
+    ],
+)
+def test_initial_weights_are_those_of_the_first_release(init, checksum, logits):
+    model = VGG("vgg16", 10, lambda features, dimensions: nn.Identity(), width=1 / 8, init=init, seed=3)
+    found = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        found.update(name.encode() + parameter.detach().numpy().tobytes())
+    assert found.hexdigest() == checksum
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert model(x).sum().item() == pytest.approx(logits, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+class TestEveryNetwork:
+    def test_the_regimes_have_the_same_layers_and_shared_weights_start_equal(self, kind):
+        regimes = {norm: make(kind, norm)[0] for norm in NORMS}
+        layers = [path for path, _ in regimes["none"].layers()]
+        reference = dict(regimes["none"].named_parameters())
+        normalised = dict(regimes["bn"].named_parameters())
+        assert len(normalised) > len(reference)
+        for norm, model in regimes.items():
+            assert [path for path, _ in model.layers()] == layers
+            parameters = dict(model.named_parameters())
+            assert parameters.keys() == (reference if norm in ("none", "noise") else normalised).keys()
+            assert all(torch.equal(parameters[name], value) for name, value in reference.items())
+            assert all(norm == "none" or not isinstance(b.norm, nn.Identity) for _, b in model.layers()[:-1])
+            assert type(model.layers()[-1][1].norm) is nn.Identity
+
+    def test_another_seed_is_another_network_and_every_layer_differs_from_the_others(self, kind):
+        one, two = make(kind, init="torch", seed=0)[0], make(kind, init="torch", seed=1)[0]
+        assert not any(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+        firsts = [parameter.flatten()[0].item() for parameter in one.parameters()]
+        assert len(set(firsts)) == len(firsts)
+
+    def test_layers_are_called_in_order_and_hold_all_weights(self, kind):
+        model, shape = make(kind, "bn")
+        called = []
+        for path, block in model.layers():
+            assert isinstance(block, Block)
+            block.register_forward_hook(lambda *_, path=path: called.append(path))
+        model(torch.randn(4, *shape))
+        assert called == [path for path, _ in model.layers()]
+        held = {parameter for _, block in model.layers() for parameter in block.parameters()}
+        assert held == set(model.parameters())
+
+    def test_gaussian_init(self, kind):
+        model, _ = make(kind, init="gaussian", init_std=0.03, seed=1)
+        weights = torch.cat([block.transform.weight.detach().flatten() for _, block in model.layers()])
+        n = weights.numel()
+        assert weights.std().item() == pytest.approx(0.03, rel=5 / (2 * n) ** 0.5)
+        assert abs(weights.mean().item()) < 5 * 0.03 / n**0.5
+        assert (weights / 0.03).pow(4).mean().item() == pytest.approx(3, abs=5 * (96 / n) ** 0.5)
+        assert all((p == 0).all() for name, p in model.named_parameters() if name.endswith("bias"))
+        twice, _ = make(kind, init="gaussian", init_std=0.06, seed=1)
+        for a, b in zip(model.parameters(), twice.parameters(), strict=True):
+            torch.testing.assert_close(2 * a, b)
+
+    def test_unknown_init_is_one_clear_line(self, kind):
+        with pytest.raises(IcsbenchError, match=r"^unknown init 'xavier'; the known ones are glorot, he, [^\n]*$"):
+            make(kind, init="xavier")
