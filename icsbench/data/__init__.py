@@ -1,6 +1,16 @@
-"""Image classification data: where it is read from, and the batches it is trained in."""
+"""The data: where it is read from or drawn, and the batches it is trained in."""
 
 from icsbench.data.batches import Batches, channel_statistics, normalise
+from icsbench.data.gaussian import FullBatch, gaussian_problem
 from icsbench.data.sources import Dataset, Split, load_dataset
 
-__all__ = ["Batches", "Dataset", "Split", "channel_statistics", "load_dataset", "normalise"]
+__all__ = [
+    "Batches",
+    "Dataset",
+    "FullBatch",
+    "Split",
+    "channel_statistics",
+    "gaussian_problem",
+    "load_dataset",
+    "normalise",
+]

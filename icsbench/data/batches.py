@@ -14,7 +14,6 @@ from icsbench.streams import stream_seed
 if TYPE_CHECKING:
     from icsbench.data.sources import Split
 
-SIDE = 32
 PADDING = 4
 
 
@@ -26,7 +25,7 @@ def generator(seed: int, *name: str | int) -> torch.Generator:
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the exact mean and population standard deviation of each channel.
 
-    ``images`` is uint8 ``(N, H, W, 3)``; both results are float64 ``(3,)`` on the CPU, in pixel units 0..255.
+    ``images`` is uint8 ``(N, H, W, C)``; both results are float64 ``(C,)`` on the CPU, in pixel units 0..255.
     """
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(-1)]).cpu()
     values = torch.arange(256, dtype=torch.float64)
@@ -37,16 +36,16 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return ``(images - mean) / std`` as float32 ``(N, 3, H, W)`` in the channels_last memory format.
+    """Return ``(images - mean) / std`` as float32 ``(N, C, H, W)`` in the channels_last memory format.
 
-    ``images`` is uint8 ``(N, H, W, 3)``; ``mean`` and ``std`` are ``(3,)`` in pixel units 0..255. The result is on
+    ``images`` is uint8 ``(N, H, W, C)``; ``mean`` and ``std`` are ``(C,)`` in pixel units 0..255. The result is on
     the device of ``images``.
     """
-    width = images.shape[2]
+    width, channels = images.shape[2:]
     mean, std = (statistic.to(images.device, torch.float32).repeat(width) for statistic in (mean, std))
-    # Whole rows of pixels at a time: arithmetic that broadcasts over three channels is several times slower on a CPU.
+    # Whole rows of pixels at a time: arithmetic that broadcasts over a few channels is several times slower on a CPU.
     rows = images.flatten(2).float().sub_(mean).div_(std)
-    return rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+    return rows.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
 
 
 class Batches:
@@ -58,8 +57,8 @@ class Batches:
     and never moves the global random state.
 
     ``flip`` mirrors each image with probability 1/2; ``crop`` pads each with four black pixels on every side and cuts
-    a 32x32 window at one of the 81 offsets. ``mean`` and ``std`` are ``(3,)`` in pixel units 0..255. The images
-    stay on ``device`` as uint8.
+    a window of the image's own size at one of the 81 offsets. The images are square, of C channels; ``mean`` and
+    ``std`` are ``(C,)`` in pixel units 0..255. The images stay on ``device`` as uint8.
 
     Raises IcsbenchError where the split holds fewer than ``batch_size`` images.
     """
@@ -91,37 +90,41 @@ class Batches:
         self._mean = mean.to(self._device, torch.float32)
         self._std = std.to(self._device, torch.float32)
         self._labels = split.labels.to(self._device)
-        images = split.images.to(self._device)
+        self._shape = split.images.shape[1:]
+        self._images = split.images.to(self._device)
         if crop:
-            images = functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
-        self._side = images.shape[2]
-        self._pixels = images.reshape(-1, 3)
-        self._across = torch.arange(SIDE, device=self._device)
-        self._down = self._side * self._across[:, None]
+            self._images = functional.pad(self._images, (0, 0, PADDING, PADDING, PADDING, PADDING))
+        self._width = self._images.shape[2]
+        self._pixels = self._images.reshape(-1, self._shape[2])
+        self._across = torch.arange(self._shape[1], device=self._device)
+        self._down = self._width * self._across[:, None]
         self._order: tuple[int, Tensor] | None = None
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of ``step`` (from 0), on the device.
 
-        The images are float32 ``(B, 3, 32, 32)`` in the channels_last memory format, the labels int64 ``(B,)``; the
+        The images are float32 ``(B, C, H, W)`` in the channels_last memory format, the labels int64 ``(B,)``; the
         incomplete batch at the end of an epoch is left out, because batch normalization depends on the batch size.
         """
         epoch, position = divmod(step, self.steps_per_epoch)
         index = self._epoch_order(epoch)[position * self._batch_size :][: self._batch_size]
+        if not (self._flip or self._crop):
+            index = index.to(self._device, non_blocking=True)
+            return normalise(self._images.index_select(0, index), self._mean, self._std), self._labels[index]
         draw = generator(self._seed, "augment", step)
         # An image is read from the pixel numbered `first`, and along its rows in the direction `stride`.
-        first, stride = index * self._side**2, torch.ones_like(index)
+        first, stride = index * self._width**2, torch.ones_like(index)
         if self._crop:
             row, column = torch.randint(2 * PADDING + 1, (2, self._batch_size), generator=draw)
-            first += self._side * row + column
+            first += self._width * row + column
         if self._flip:
             flipped = torch.randint(2, (self._batch_size,), generator=draw)
-            first += (SIDE - 1) * flipped
+            first += (self._shape[1] - 1) * flipped
             stride -= 2 * flipped
         plan = torch.stack((index, first, stride)).to(self._device, non_blocking=True)
         index, first, stride = plan[0], plan[1, :, None, None], plan[2, :, None, None]
         chosen = first + stride * self._across + self._down
-        images = self._pixels.index_select(0, chosen.flatten()).view(self._batch_size, SIDE, SIDE, 3)
+        images = self._pixels.index_select(0, chosen.flatten()).view(self._batch_size, *self._shape)
         return normalise(images, self._mean, self._std), self._labels[index]
 
     def _epoch_order(self, epoch: int) -> Tensor:

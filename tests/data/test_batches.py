@@ -1,3 +1,4 @@
+import hashlib
 import math
 
 import pytest
@@ -5,31 +6,34 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as oracle
 
-from icsbench.data import Batches, Split, channel_statistics, normalise
+from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalise
 from icsbench.errors import IcsbenchError
 
 MEAN = torch.tensor([120.0, 110.5, 99.25], dtype=torch.float64)
 STD = torch.tensor([60.0, 70.5, 81.125], dtype=torch.float64)
+SHAPES = [(32, 32, 3), (28, 28, 1), (8, 8, 1), (12, 12, 3)]
 
 
-def make_split(count: int, seed: int = 0) -> Split:
+def make_split(count: int, seed: int = 0, shape: tuple[int, int, int] = (32, 32, 3)) -> Split:
     draw = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8, generator=draw)
+    images = torch.randint(256, (count, *shape), dtype=torch.uint8, generator=draw)
     return Split(images, torch.arange(count))
 
 
 def make_batches(split: Split, batch_size: int, seed: int = 0, flip: bool = False, crop: bool = False) -> Batches:
-    return Batches(split, batch_size, seed, flip=flip, crop=crop, mean=MEAN, std=STD, device="cpu")
+    mean, std = MEAN[: split.images.shape[3]], STD[: split.images.shape[3]]
+    return Batches(split, batch_size, seed, flip=flip, crop=crop, mean=mean, std=std, device="cpu")
 
 
 def transformed(image: Tensor, row: int | None, column: int | None, flip: bool) -> Tensor:
-    """What torchvision makes of one uint8 (32, 32, 3) image; row and column None for no crop."""
+    """What torchvision makes of one uint8 (H, W, C) image; row and column None for no crop."""
     result = image.permute(2, 0, 1)
+    channels, height, width = result.shape
     if row is not None and column is not None:
-        result = oracle.crop(oracle.pad(result, [4, 4, 4, 4]), row, column, 32, 32)
+        result = oracle.crop(oracle.pad(result, [4, 4, 4, 4]), row, column, height, width)
     if flip:
         result = oracle.hflip(result)
-    return oracle.normalize(result / 255, (MEAN / 255).tolist(), (STD / 255).tolist())
+    return oracle.normalize(result / 255, (MEAN[:channels] / 255).tolist(), (STD[:channels] / 255).tolist())
 
 
 def recovered_draw(image: Tensor, result: Tensor, crop: bool, flip: bool) -> tuple[int | None, int | None, bool]:
@@ -47,10 +51,12 @@ def recovered_draw(image: Tensor, result: Tensor, crop: bool, flip: bool) -> tup
 
 @pytest.mark.parametrize("crop", [False, True])
 @pytest.mark.parametrize("flip", [False, True])
-def test_every_image_is_what_torchvision_makes_of_it(flip: bool, crop: bool):
-    split = make_split(16)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_image_is_what_torchvision_makes_of_it(shape: tuple[int, int, int], flip: bool, crop: bool):
+    split = make_split(16, shape=shape)
     images, labels = make_batches(split, 16, flip=flip, crop=crop)(3)
-    assert images.shape == (16, 3, 32, 32)
+    height, width, channels = shape
+    assert images.shape == (16, channels, height, width)
     assert images.dtype == torch.float32
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert labels.dtype == torch.int64
@@ -60,6 +66,26 @@ def test_every_image_is_what_torchvision_makes_of_it(flip: bool, crop: bool):
         for image, label in zip(images, labels.tolist(), strict=True)
     }
     assert len(draws) >= (8 if crop else 2 if flip else 1)
+
+
+@pytest.mark.parametrize(
+    ("flip", "crop", "expected"),
+    [
+        (False, False, "c3af1a8eb09f6f5f8f1b5cf646ee4ad0850ca1dd60a21e59ab56058b8afd5519"),
+        (False, True, "8c82f51a368f92f269c76ea0311df0650a105293590833345deb28a8d3d85de2"),
+        (True, False, "7c53f8775069120ff5286eec66b516151b5b9483f64502d97476f3d9564cdd1e"),
+        (True, True, "ba692110f7bfb0952cea66e4379365f4c824d20315d6c1bbbf66e87cbae498a9"),
+    ],
+)
+def test_batches_are_those_of_version_0_1_to_the_bit(flip: bool, crop: bool, expected: str):
+    split = load_dataset("digits", None, 157).train
+    mean, std = channel_statistics(split.images)
+    batches = Batches(split, 64, 3, flip=flip, crop=crop, mean=mean, std=std, device="cpu")
+    digest = hashlib.sha256()
+    for step in (0, 1, 19, 20, 33, 500):
+        images, labels = batches(step)
+        digest.update(images.permute(0, 2, 3, 1).contiguous().numpy().tobytes() + labels.numpy().tobytes())
+    assert digest.hexdigest() == expected
 
 
 def test_offsets_and_flips_are_uniform_and_independent():
@@ -122,10 +148,11 @@ def test_the_global_random_state_is_not_touched():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_batch_is_not_overwritten_by_the_next_and_the_split_stays_as_it_is():
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_batch_is_not_overwritten_by_the_next_and_the_split_stays_as_it_is(flip: bool):
     split = make_split(16)
     before = split.images.clone()
-    batches = make_batches(split, 8, flip=True)
+    batches = make_batches(split, 8, flip=flip)
     first = batches(0)[0]
     kept = first.clone()
     first_again = batches(0)[0].mul_(2)
@@ -149,23 +176,32 @@ def test_channel_statistics_are_exact():
     assert mean.dtype == std.dtype == torch.float64
     assert torch.allclose(mean, channels.mean(0), rtol=1e-13)
     assert torch.allclose(std, channels.std(0, correction=0), rtol=1e-13)
+    grey_mean, grey_std = channel_statistics(images[..., 1:2])
+    assert torch.equal(grey_mean, mean[1:2])
+    assert torch.equal(grey_std, std[1:2])
 
 
-def test_normalise_is_torchvisions_and_takes_an_empty_split():
-    images = make_split(6).images
+@pytest.mark.parametrize("shape", SHAPES)
+def test_normalise_is_torchvisions_and_takes_an_empty_split(shape: tuple[int, int, int]):
+    images = make_split(6, shape=shape).images
+    height, width, channels = shape
+    mean, std = MEAN[:channels], STD[:channels]
     expected = torch.stack([transformed(image, None, None, False) for image in images])
-    result = normalise(images, MEAN, STD)
+    result = normalise(images, mean, std)
     assert torch.allclose(result, expected, rtol=0, atol=1e-6)
     assert result.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(normalise(images.permute(0, 2, 1, 3), MEAN, STD), result.transpose(2, 3))
-    assert normalise(images[:0], MEAN, STD).shape == (0, 3, 32, 32)
+    assert torch.equal(normalise(images.permute(0, 2, 1, 3), mean, std), result.transpose(2, 3))
+    assert normalise(images[:0], mean, std).shape == (0, channels, height, width)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_batches_are_the_same_on_a_gpu():
-    split = make_split(64)
-    cpu = make_batches(split, 16, flip=True, crop=True)
-    gpu = Batches(split, 16, 0, flip=True, crop=True, mean=MEAN, std=STD, device="cuda")
+@pytest.mark.parametrize("augmented", [False, True])
+@pytest.mark.parametrize("shape", SHAPES[:2])
+def test_batches_are_the_same_on_a_gpu(shape: tuple[int, int, int], augmented: bool):
+    split = make_split(64, shape=shape)
+    mean, std = MEAN[: shape[2]], STD[: shape[2]]
+    cpu = make_batches(split, 16, flip=augmented, crop=augmented)
+    gpu = Batches(split, 16, 0, flip=augmented, crop=augmented, mean=mean, std=std, device="cuda")
     for step in range(8):
         images, labels = gpu(step)
         assert images.is_cuda
