@@ -1,12 +1,35 @@
 """The one guard inside which everything is measured."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from icsbench.norms import noise_modules
+from icsbench.norms import batch_norms, noise_modules
+
+
+def rewinder(model: nn.Module) -> Callable[[], None]:
+    """Note where the random streams stand that a pass through ``model`` draws from; a call of the result goes back.
+
+    They are PyTorch's global generators on every device and those of the modules that inject noise.
+    """
+    generators = {module.generator for module in noise_modules(model) if module.generator is not None}
+    states = [(generator, generator.get_state()) for generator in generators]
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+
+    def rewind() -> None:
+        for generator, state in states:
+            generator.set_state(state)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
+
+    return rewind
 
 
 @contextmanager
@@ -19,15 +42,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     modules = list(model.modules())
     modes = [(module, module.training) for module in modules]
-    momenta = [(module, module.momentum) for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [(module, module.momentum) for module in batch_norms(model)]
     noise = [(module, module.noise, module.generator) for module in noise_modules(model)]
-    generators = {id(generator): generator for _, _, generator in noise if generator is not None}
-    states = [(generator, generator.get_state()) for generator in generators.values()]
+    rewind = rewinder(model)
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     parameters = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     for parameter, _, _ in parameters:
         parameter.grad = None
     try:
@@ -39,16 +58,10 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             module.momentum = momentum
         for module, switch, generator in noise:
             module.noise, module.generator = switch, generator
-        for generator, state in states:
-            generator.set_state(state)
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
         for parameter, grad, requires_grad in parameters:
             parameter.grad = grad
             parameter.requires_grad_(requires_grad)
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
+        rewind()

@@ -2,11 +2,10 @@ import copy
 
 import pytest
 import torch
+from networks import small_vgg
 
-from icsbench.config import Config, ModelConfig, NormConfig
-from icsbench.norms import noise_modules
+from icsbench.norms import NORMS, noise_modules
 from icsbench.probes import undisturbed
-from icsbench.training import build_model
 
 X = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -17,7 +16,7 @@ def disturb(model):
     model(X).sum().backward()
     model.eval()
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if hasattr(module, "momentum"):
             module.momentum = None
             module.reset_running_stats()
     for module in noise_modules(model):
@@ -34,7 +33,7 @@ def state_of(model):
         "grads": {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None},
         "requires": [p.requires_grad for p in model.parameters()],
         "modes": [m.training for m in model.modules()],
-        "momenta": [m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)],
+        "momenta": [m.momentum for m in model.modules() if hasattr(m, "momentum")],
         "noise": [(m.noise, id(m.generator)) for m in noise_modules(model)],
         "streams": [m.generator.get_state() for m in noise_modules(model)],
         "global": torch.get_rng_state(),
@@ -51,9 +50,9 @@ def same(a, b):
     return a == b
 
 
-@pytest.fixture(params=["none", "bn", "noisy_bn", "noise"])
+@pytest.fixture(params=[*NORMS])
 def model(request):
-    model = build_model(Config(norm=NormConfig(name=request.param), model=ModelConfig("vgg11", width=0.0625)), 10)
+    model = small_vgg(request.param, name="vgg11")
     stream = torch.Generator().manual_seed(1)
     for module in noise_modules(model):
         module.generator = stream
