@@ -28,16 +28,17 @@ def _in_range(key: str, value: float, low: float, high: float = math.inf, *, ope
 
 @dataclass
 class DataConfig:
-    """Which images, and what is done to them. ``root`` says where they are and does not change the run."""
+    """Which data, and what is done to them. ``root`` says where they are and does not change the run."""
 
     name: str = "digits"
     root: str | None = None
     val_size: int = 0
+    binary: bool = False
     flip: bool = False
     crop: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("data.name", self.name, ("digits", "cifar10", "cifar100"))
+        _one_of("data.name", self.name, ("digits", "digits8", "cifar10", "cifar100", "mnist", "gaussian"))
         _in_range("data.val_size", self.val_size, 0)
         if self.val_size == 1:
             raise ValueError("data.val_size must be 0 or at least 2 (got 1)")
@@ -45,24 +46,37 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """VGG for 32x32 images."""
+    """The network: VGG for 32x32 images, an MLP of sigmoid units, or a deep linear network.
+
+    ``width``, ``head`` and ``head_norm`` are VGG's; ``depth`` and ``units`` the hidden layers of the MLP, or the
+    matrices of the deep linear network and their size; ``init_std`` is that of the init ``gaussian``.
+    """
 
     name: str = "vgg16"
     width: float = 1.0
     head: str = "linear"
     head_norm: bool = False
+    depth: int | None = None
+    units: int | None = None
     init: str = "glorot"
+    init_std: float = 0.1
 
     def __post_init__(self) -> None:
-        _one_of("model.name", self.name, ("vgg11", "vgg13", "vgg16", "vgg19"))
+        _one_of("model.name", self.name, ("vgg11", "vgg13", "vgg16", "vgg19", "mlp", "dln"))
         _in_range("model.width", self.width, 1 / 64, 16)
         _one_of("model.head", self.head, ("linear", "512-512", "4096-4096"))
-        _one_of("model.init", self.init, ("glorot", "he", "torch"))
+        _one_of("model.init", self.init, ("glorot", "he", "torch", "gaussian"))
+        _in_range("model.init_std", self.init_std, 0, open_low=True)
+        for key, value in (("model.depth", self.depth), ("model.units", self.units)):
+            if (value is None) != self.name.startswith("vgg"):
+                raise ValueError(f"{key} must be {'unset' if value else 'set'} for model.name={self.name}")
+            if value is not None:
+                _in_range(key, value, 1)
 
 
 @dataclass
 class NormConfig:
-    """The regime; the noise constants are those of Algorithm 1 (Santurkar et al. 2018)."""
+    """The regime; the noise constants are those of Algorithm 1 (Santurkar et al. 2018), l1 to linf its section 3.3."""
 
     name: str = "bn"
     eps: float = 1e-5
@@ -73,7 +87,7 @@ class NormConfig:
     r_sigma: float = 0.1
 
     def __post_init__(self) -> None:
-        _one_of("norm.name", self.name, ("none", "bn", "noisy_bn", "noise"))
+        _one_of("norm.name", self.name, ("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf"))
         _in_range("norm.eps", self.eps, 0, open_low=True)
         _in_range("norm.momentum", self.momentum, 0, 1, open_low=True)
         _in_range("norm.n_mu", self.n_mu, 0)
@@ -100,17 +114,32 @@ class OptimConfig:
 
 @dataclass
 class ProbesConfig:
-    """The shift probe: on or off, and its schedule and sample (see ``icsbench.probes.shift``)."""
+    """What is measured along the way, and when.
+
+    ``shift``, on a fixed batch, with its schedule ``every`` and its sample: see ``icsbench.probes.shift``. ``ics`` and
+    ``landscape``, on the batch of the update, every ``update_every`` updates; the landscape at ``alpha_points`` step
+    sizes in a geometric sequence from ``alpha_low`` to ``alpha_high`` learning rates.
+    """
 
     shift: bool = True
     every: int = 100
     batch_size: int = 128
     samples: int = 1024
+    ics: bool = False
+    landscape: bool = False
+    update_every: int = 25
+    alpha_low: float = 0.5
+    alpha_high: float = 4.0
+    alpha_points: int = 6
 
     def __post_init__(self) -> None:
         _in_range("probes.every", self.every, 2)
         _in_range("probes.batch_size", self.batch_size, 2)
         _in_range("probes.samples", self.samples, 2)
+        _in_range("probes.update_every", self.update_every, 1)
+        _in_range("probes.alpha_low", self.alpha_low, 0, open_low=True)
+        _in_range("probes.alpha_high", self.alpha_high, self.alpha_low)
+        _in_range("probes.alpha_points", self.alpha_points, 2)
 
 
 @dataclass
@@ -152,6 +181,14 @@ class Config:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
+        if (self.data.name == "gaussian") != (self.model.name == "dln"):
+            raise ValueError(
+                f"data {self.data.name} does not fit model {self.model.name}: dln goes with gaussian alone"
+            )
+        if self.model.name.startswith("vgg") and self.data.name in ("digits8", "mnist"):
+            raise ValueError(
+                f"data {self.data.name} does not fit model {self.model.name}, which takes 32x32 colour images"
+            )
         if not self.results:
             raise ValueError("results must name a folder (got '')")
         if not self.experiment or "/" in self.experiment or self.experiment.startswith("."):

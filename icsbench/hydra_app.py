@@ -38,6 +38,12 @@ def _pool_size(device: str) -> int:
 
 OmegaConf.register_new_resolver("icsbench.pool_size", _pool_size, replace=True)
 
+OmegaConf.register_new_resolver(
+    "icsbench.by_scale",
+    lambda scale, *values: dict(zip(("demo", "cpu", "paper"), values, strict=True))[scale],
+    replace=True,
+)
+
 failures: list[str] = []
 """Error lines of the jobs that failed, gathered by :func:`launch`."""
 
@@ -65,7 +71,7 @@ def task(composed: DictConfig) -> float | None:
         error_file.write_text(job)
         return None
     _say(f"{who}: {_describe(summary)}; record {config.run_dir}")
-    return next(iter(summary["val/accuracy"].values()))
+    return next(iter(summary["val/accuracy"].values()), None)
 
 
 class SweepOutcome(Callback):
@@ -159,6 +165,11 @@ def _one_line(error: BaseException) -> str:
 
 
 def _describe(summary: dict[str, Any]) -> str:
+    if not summary["test/accuracy"]:
+        diverged = summary["diverged_at"]
+        return ("complete" if diverged is None else f"diverged at step {diverged}") + (
+            f", train loss {summary['train/loss']:.4g}"
+        )
     protocol, accuracy = next(iter(summary["test/accuracy"].items()))
     said = f"train accuracy {summary['train/accuracy']:.1%}, test accuracy {accuracy:.1%} ({protocol})"
     if summary["outcome"] == "diverged":
@@ -183,9 +194,10 @@ class _Lines:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _SHOW_EVERY
+        accuracy = "" if progress.accuracy is None else f"train accuracy {progress.accuracy:.1%}, "
         _say(
-            f"{self._who}: step {progress.step}/{self._steps}, loss {progress.loss:.3f}, "
-            f"train accuracy {progress.accuracy:.1%}, {progress.images_per_second:,.0f} images/s"
+            f"{self._who}: step {progress.step}/{self._steps}, loss {progress.loss:.4g}, {accuracy}"
+            f"{progress.samples_per_second:,.0f} samples/s"
         )
 
 

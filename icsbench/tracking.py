@@ -79,7 +79,7 @@ class Mirror:
         self._run.define_metric("*", step_metric="step")
 
     def log(self, row: dict[str, Any], histograms: dict[str, tuple[np.ndarray, np.ndarray]] | None = None) -> None:
-        """Mirror one row of metrics, with histograms as ``{name: (counts, edges)}``."""
+        """Mirror the scalars of one row of metrics, with histograms as ``{name: (counts, edges)}``."""
         if self._run is None:
             return
         try:
@@ -88,7 +88,8 @@ class Mirror:
                 for name, (counts, edges) in (histograms or {}).items()
                 if np.isfinite(edges).all()
             }
-            self._run.log({**row, **drawn})
+            scalars = {key: value for key, value in row.items() if not isinstance(value, list | tuple)}
+            self._run.log({**scalars, **drawn})
         except Exception as error:
             self._warn(error, "the mirror ends here; the run record goes on")
             self._run = None

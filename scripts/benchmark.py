@@ -28,7 +28,7 @@ from icsbench.data import Batches, Split, channel_statistics
 from icsbench.norms import noise_modules
 from icsbench.probes import ShiftProbe
 from icsbench.probes.shift import is_scheduled
-from icsbench.training import build_model
+from icsbench.training import build_model, environment
 from icsbench.training import loop as training_loop
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "reference"
@@ -187,15 +187,15 @@ class _OurLoop:
         self._thread.start()
 
     def _run(self) -> None:
-        original = training_loop.load_dataset
-        training_loop.load_dataset = lambda *_: self._dataset
+        original = environment.load_dataset
+        environment.load_dataset = lambda *_: self._dataset
         try:
             self._go.acquire()
             training_loop.run(self._config, show=self._pause)
         except _Stop:
             pass
         finally:
-            training_loop.load_dataset = original
+            environment.load_dataset = original
 
     def _pause(self, progress: training_loop.Progress) -> None:
         if progress.step % self._block == 0:
@@ -416,7 +416,7 @@ def main(names: list[str]) -> None:
             print(f"{'ok  ' if row.holds else 'MISS'} {row.what}: {row.measured} (bar: {row.bar})", flush=True)
     if names:
         return
-    commit = training_loop._commit()
+    commit = environment.commit()
     head = f"Commit {commit}, torch {torch.__version__}, {platform.system()} {platform.machine()}, "
     head += f"{torch.multiprocessing.cpu_count()} cores. `make benchmark` makes this table.\n\n"
     table = ["| what | measured | bar | holds |", "|---|---|---|---|"]

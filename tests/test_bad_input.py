@@ -81,8 +81,8 @@ def undisturbed(folder: str, *overrides: str) -> dict:
         ("zzz=1", ["unknown key 'zzz'", "icsbench train --cfg job lists the keys"]),
         ("+foo=1", ["unknown key 'foo'", "--cfg job"]),
         ("++foo.bar=1", ["unknown key 'foo'"]),
-        ("norm=batch", ["'norm/batch'", "bn noise noisy_bn none"]),
-        ("experiment=nosuch", ["'experiment/nosuch'", "high_lr three_regimes"]),
+        ("norm=batch", ["'norm/batch'", "bn l1 l2 linf noise noisy_bn none"]),
+        ("experiment=nosuch", ["'experiment/nosuch'", "dln dln_lp high_lr landscape lp percentiles three_regimes"]),
         ("scale=huge", ["'scale/huge'", "cpu demo paper"]),
         ("hydra/launcher=nosuch", ["'hydra/launcher/nosuch'", "pool"]),
         ("nrom=bn", ["unknown key 'nrom'"]),
@@ -115,7 +115,9 @@ def undisturbed(folder: str, *overrides: str) -> dict:
         ("data.val_size=-1", ["data.val_size must be at least 0"]),
         ("data.val_size=1437", ["data.val_size=1437", "1437 training images", "from 0 to 1436"]),
         ("data.val_size=1420", ["17 images"]),
-        ("data.name=mnist", ["data.name must be one of digits, cifar10, cifar100"]),
+        ("data.name=svhn", ["data.name must be one of digits, "]),
+        ("data=mnist", ["data mnist does not fit model vgg11", "32x32 colour images"]),
+        ("model=dln", ["data digits does not fit model dln", "gaussian"]),
         ("data=cifar10 data.root=null", ["data.root is not set"]),
         ("norm=bn norm.n_mu=1", ["'norm.n_mu' does not apply to the chosen norm", "norm=NAME"]),
         ("norm=noisy_bn norm.n_sigma=0.5", ["norm.n_sigma must be at least 1"]),
@@ -137,6 +139,10 @@ def test_an_impossible_configuration_is_one_line(overrides, said):
     for words in said:
         assert words in line
     assert not any(path.suffix == ".pt" for path in Path().rglob("*"))
+
+
+def test_the_full_batch_is_no_choice():
+    assert "batch_size must be 1000 (got 100)" in refused("train", "experiment=dln", "batch_size=100", "device=cpu")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_yaml_round_trip(tmp_path):
         ({"optim": {"lr": float("nan")}}, "optim.lr must be greater than 0 (got nan)"),
         ({"optim": {"lr": 0}}, "optim.lr must be greater than 0 (got 0.0)"),
         ({"model": {"width": 100}}, "model.width must be at least 0.015625 and at most 16 (got 100.0)"),
-        ({"model": {"init": "xavier"}}, "model.init must be one of glorot, he, torch (got 'xavier')"),
+        ({"model": {"init": "xavier"}}, "model.init must be one of glorot, he, torch, gaussian (got 'xavier')"),
         ({"norm": {"n_sigma": 0.5}}, "norm.n_sigma must be at least 1 (got 0.5)"),
         ({"sede": 1}, "unknown key 'sede'; did you mean 'seed'?"),
         ({"optim": {"learning_rate": 1}}, "unknown key 'optim.learning_rate'"),

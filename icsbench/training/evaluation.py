@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from icsbench.data import Split, normalise
-from icsbench.norms import noise_modules
+from icsbench.norms import batch_norms, noise_modules
 from icsbench.probes import undisturbed
 from icsbench.streams import stream_seed
-
-_BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 class Protocol(NamedTuple):
@@ -20,7 +18,8 @@ class Protocol(NamedTuple):
 
     ``statistics``: ``running`` (BN's moving averages), ``recalibrated`` (population statistics of the final weights,
     Ioffe & Szegedy 2015, section 3.1: the averages of the batch means and unbiased batch variances over training
-    batches), or ``batch`` (of the evaluated batch, as in training). ``noise``: whether injected noise is on.
+    batches, of the batches' means and N_p for l_p normalization), or ``batch`` (of the evaluated batch, as in
+    training). ``noise``: whether injected noise is on.
     """
 
     statistics: str
@@ -32,7 +31,7 @@ class Protocol(NamedTuple):
 
 def protocols_of(norm: str) -> list[Protocol]:
     """The protocols under which a network with this norm can differ; the first is the customary one."""
-    statistics = ("running", "recalibrated", "batch") if norm in ("bn", "noisy_bn") else ("running",)
+    statistics = ("running",) if norm in ("none", "noise") else ("running", "recalibrated", "batch")
     noise = (False, True) if norm in ("noisy_bn", "noise") else (False,)
     return [Protocol(s, n) for n in noise for s in statistics]
 
@@ -64,7 +63,7 @@ def evaluate(
     device = split.images.device
     with undisturbed(model):
         model.eval()
-        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        norms = batch_norms(model)
         generator = torch.Generator(device).manual_seed(stream_seed(seed, "evaluation", str(protocol)))
         for module in noise_modules(model):
             module.noise, module.generator = protocol.noise, generator

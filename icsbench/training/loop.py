@@ -2,38 +2,29 @@
 
 import errno
 import math
-import os
-import platform
-import re
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-import icsbench
-from icsbench.config import Config, load_config
-from icsbench.data import Batches, Dataset, Split, channel_statistics, load_dataset, normalise
+from icsbench.config import Config
 from icsbench.errors import IcsbenchError
-from icsbench.models import VGG
-from icsbench.norms import build_norm, noise_modules
-from icsbench.probes import ShiftProbe
+from icsbench.models import MLP, VGG, DeepLinear
+from icsbench.norms import noise_modules
+from icsbench.probes import ShiftProbe, UpdateProbe
 from icsbench.probes.shift import is_scheduled
 from icsbench.record import Record
 from icsbench.streams import stream_seed
 from icsbench.tracking import Mirror
 from icsbench.training import checkpoint
-from icsbench.training.evaluation import Protocol, evaluate, protocols_of
+from icsbench.training.environment import dataset_of, refuse_other_data, settle_environment
+from icsbench.training.evaluation import Protocol, protocols_of
+from icsbench.training.task import Task, build_model
 
 LEFT_CHANCE = 2.0
 """A network is at chance while its ``train/accuracy`` is below this many times 1 / number of classes."""
@@ -48,18 +39,8 @@ class Progress(NamedTuple):
 
     step: int
     loss: float
-    accuracy: float
-    images_per_second: float
-
-
-def build_model(config: Config, num_classes: int) -> VGG:
-    """The network of a config, initialised from the run's "init" stream, on the CPU."""
-
-    def make_norm(features: int, dimensions: int) -> nn.Module:
-        return build_norm(num_features=features, dimensions=dimensions, **asdict(config.norm))
-
-    with torch.random.fork_rng(devices=[]):
-        return VGG(num_classes=num_classes, make_norm=make_norm, seed=config.seed, **asdict(config.model))
+    accuracy: float | None
+    samples_per_second: float
 
 
 def run(
@@ -76,7 +57,7 @@ def run(
     with Record(config) as record:
         summary = record.summary
         if summary is not None:
-            _refuse_other_data(config, record)
+            refuse_other_data(config, record)
             return summary
         try:
             (record.path / "failure.json").unlink(missing_ok=True)
@@ -100,26 +81,12 @@ def run(
 
 
 def _train(config: Config, record: Record, threads: int | None, show: Callable[[Progress], None]) -> dict[str, Any]:
-    dataset = load_dataset(config.data.name, config.data.root, config.data.val_size)
-    environment = _settle_environment(config, record, dataset, threads)
+    dataset = dataset_of(config)
+    environment = settle_environment(config, record, dataset, threads)
     device = torch.device(environment["device"])
-    mean, std = channel_statistics(dataset.train.images)
-    batches = Batches(
-        dataset.train,
-        config.batch_size,
-        config.seed,
-        flip=config.data.flip,
-        crop=config.data.crop,
-        mean=mean,
-        std=std,
-        device=device,
-    )
-    mean, std = mean.float().to(device), std.float().to(device)
-    evaluated = {
-        name: Split(split.images.to(device), split.labels.to(device))
-        for name, split in (("test", dataset.test), ("val", dataset.val))
-    }
-    model = build_model(config, dataset.num_classes).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    task = Task(config, dataset, device)
+    model = build_model(config, dataset.num_classes, dataset.train.images[0].numel())
+    model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     noise = torch.Generator(device).manual_seed(stream_seed(config.seed, "noise"))
     for module in noise_modules(model):
         module.generator = noise
@@ -129,26 +96,21 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
         momentum=config.optim.momentum,
         weight_decay=config.optim.weight_decay,
     )
-    probe = _build_probe(config, model, dataset, mean, std)
+    probes = config.probes
+    probe = None
+    if probes.shift:
+        inputs = task.probe_inputs()
+        probe = ShiftProbe(model, model.layers(), inputs, samples=probes.samples, seed=config.seed)
+    update_probe = _update_probe(config, model, task)
     forward = torch.compile(model) if config.compile else model
     autocast = torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext()
-    protocols = protocols_of(config.norm.name)
-    chance = 1 / dataset.num_classes
+    protocols = protocols_of(config.norm.name) if task.chance is not None else []
 
     def measure(protocol: Protocol, split: str) -> float:
         with autocast:
-            return evaluate(
-                model,
-                evaluated[split],
-                protocol,
-                batch_size=config.batch_size,
-                mean=mean,
-                std=std,
-                seed=config.seed,
-                recalibration=(batches(i)[0] for i in range(config.recalibration_batches)),
-            )
+            return task.accuracy(model, split, protocol)
 
-    losses = torch.zeros(config.log_every, device=device)
+    losses = torch.zeros(config.log_every, device=device, dtype=next(model.parameters()).dtype)
     correct = torch.zeros(config.log_every, device=device)
     start, seconds, rows_from = 0, 0.0, 0
     outcome: dict[str, Any] = {"diverged_at": None, "left_chance_at": None}
@@ -187,12 +149,12 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
         checkpoint.save(path, config, state)
         record.write_json("timing.json", {"seconds": seconds + time.perf_counter() - began})
 
-    def write(row: dict[str, Any], histograms: dict | None = None) -> None:
+    def write(row: dict[str, Any]) -> None:
         record.append(row)
-        mirror.log(row, histograms)
+        mirror.log(row)
 
     # Followed along the way: the customary protocol, and where noise is trained with, the protocol of training itself.
-    followed = [protocols[0], protocols[-1]] if protocols[-1].noise else [protocols[0]]
+    followed = [*protocols[:1], *(protocol for protocol in protocols[-1:] if protocol.noise)]
 
     def curve_row(step: int, accuracies: dict[str, float]) -> dict[str, Any]:
         row = {"step": step, "test/accuracy": accuracies[str(protocols[0])]}
@@ -217,7 +179,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
             if row:
                 record.append({"step": step, **row})
             mirror.log({"step": step, **row}, histograms)
-        if step % config.eval_every == 0 and step < config.steps:
+        if followed and step % config.eval_every == 0 and step < config.steps:
             write(curve_row(step, {str(p): measure(p, "test") for p in followed}))
 
     summary = None
@@ -226,38 +188,49 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
         with _stop_signals() as stopped:
             if start == 0:
                 watch(0)
+                if update_probe is not None and update_probe.layers():
+                    record.write_json("probes/ics/layers.json", update_probe.layers())
             model.train()
             since = time.perf_counter()
             for step in range(start, config.steps if outcome["diverged_at"] is None else start):
-                inputs, targets = batches(step)
+                inputs, targets = task.batches(step)
+                lr = learning_rate(config, step)
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, step)
+                    group["lr"] = lr
+                watched = update_probe if step % config.probes.update_every == 0 else None
+                if watched is not None:
+                    watched.before()
                 optimizer.zero_grad(set_to_none=True)
                 with autocast:
-                    logits = forward(inputs)
-                    loss = F.cross_entropy(logits.float(), targets)
+                    outputs = forward(inputs)
+                    loss = task.loss(outputs, targets)
                 loss.backward()
                 optimizer.step()
+                if watched is not None:
+                    with autocast:
+                        write({"step": step, **watched.after(inputs, targets, lr)})
                 slot = step - rows_from
                 losses[slot] = loss.detach()
-                correct[slot] = (logits.detach().argmax(1) == targets).sum()
+                if task.chance is not None:
+                    correct[slot] = (outputs.detach().argmax(1) == targets).sum()
                 done = step + 1
 
                 if done % config.log_every == 0 or done == config.steps:
                     count = done - rows_from
                     window = losses[:count].tolist()
-                    accuracy = correct[:count].mean().item() / config.batch_size
-                    row = {"step": done, "train/loss": math.fsum(window) / count, "train/accuracy": accuracy}
-                    write({**row, "lr": learning_rate(config, step)})
+                    row = {"train/loss": math.fsum(window) / count}
+                    if task.chance is not None:
+                        row["train/accuracy"] = correct[:count].mean().item() / config.batch_size
+                        if outcome["left_chance_at"] is None and row["train/accuracy"] >= LEFT_CHANCE * task.chance:
+                            outcome["left_chance_at"] = done
+                    write({"step": done, **row, "lr": lr})
                     rate = count * config.batch_size / (time.perf_counter() - since)
                     since = time.perf_counter()
-                    show(Progress(done, row["train/loss"], accuracy, rate))
-                    if outcome["left_chance_at"] is None and accuracy >= LEFT_CHANCE * chance:
-                        outcome["left_chance_at"] = done
+                    show(Progress(done, row["train/loss"], row.get("train/accuracy"), rate))
                     bad = [i for i, value in enumerate(window) if not math.isfinite(value)]
                     if bad:
                         outcome["diverged_at"] = rows_from + bad[0]
-                    outcome["train/loss"], outcome["train/accuracy"] = row["train/loss"], accuracy
+                    outcome |= row
                     rows_from = done
                     if bad:
                         break
@@ -271,8 +244,9 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
         accuracies = {split: {str(p): measure(p, split) for p in protocols} for split in ("test", "val")}
         probe = None  # its state is of no more use
         save(done)
-        write(curve_row(done, accuracies["test"]))
-        result = {"status": "complete", "outcome": _outcome(outcome, chance), **outcome, "steps": done}
+        if followed:
+            write(curve_row(done, accuracies["test"]))
+        result = {"status": "complete", "outcome": _outcome(outcome, task.chance), **outcome, "steps": done}
         result |= {f"{split}/accuracy": accuracies[split] for split in accuracies}
         record.write_json("summary.json", result)
         summary = result
@@ -288,134 +262,18 @@ def learning_rate(config: Config, step: int) -> float:
     return config.optim.lr / 2 * (1 + math.cos(math.pi * step / config.steps))
 
 
-def _outcome(outcome: dict[str, Any], chance: float) -> str:
+def _outcome(outcome: dict[str, Any], chance: float | None) -> str:
     if outcome["diverged_at"] is not None:
         return "diverged"
-    return "trained" if outcome["train/accuracy"] >= LEFT_CHANCE * chance else "chance"
+    return "trained" if chance is None or outcome["train/accuracy"] >= LEFT_CHANCE * chance else "chance"
 
 
-def _build_probe(config: Config, model: VGG, dataset: Dataset, mean: Tensor, std: Tensor) -> ShiftProbe | None:
-    if not config.probes.shift:
-        return None
-    size, available = config.probes.batch_size, len(dataset.train.labels)
-    if size > available:
-        raise IcsbenchError(f"probes.batch_size is {size}, more than the {available} training images")
-    generator = torch.Generator().manual_seed(stream_seed(config.seed, "probe"))
-    chosen = torch.randperm(available, generator=generator)[:size]
-    inputs = normalise(dataset.train.images[chosen].to(mean.device), mean, std)
-    return ShiftProbe(model, model.layers(), inputs, samples=config.probes.samples, seed=config.seed)
-
-
-def _settle_environment(config: Config, record: Record, dataset: Dataset, threads: int | None) -> dict[str, Any]:
-    """Set device, threads and determinism: those the record began with, so that a resumed run stays the same run."""
-    begun = record.read_json("environment.json")
-    if begun is not None and not (record.path / "checkpoint.pt").exists():
-        begun = None
-    device = _choose_device(config.device)
-    if begun is not None:
-        if begun["data"]["fingerprint"] != dataset.fingerprint:
-            raise IcsbenchError(_other_data(record.path, begun["data"], dataset))
-        if torch.device(begun["device"]).type != device.type:
-            raise IcsbenchError(
-                f"{record.path} was begun on {begun['device']} and cannot go on bit-identically on {device}; "
-                f"use device={begun['device']} or choose another folder with results=DIR"
-            )
-        if begun["torch"] != torch.__version__:
-            print(
-                f"icsbench: {record.path} was begun with torch {begun['torch']}, this is {torch.__version__}: "
-                "the record goes on, but not bit-identically",
-                file=sys.stderr,
-            )
-    count = config.threads or threads or _cores()
-    if begun is not None:
-        if config.threads not in (None, begun["threads"]):
-            print(f"icsbench: {record.path} goes on with the {begun['threads']} threads it began with", file=sys.stderr)
-        count = begun["threads"]
-    torch.set_num_threads(count)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.benchmark = not config.deterministic
-    torch.backends.cudnn.deterministic = config.deterministic
-    environment = {
-        "icsbench": icsbench.__version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),
-        "numpy": version("numpy"),
-        "device": str(device),
-        "device_name": _device_name(device),
-        "threads": count,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "data": {
-            "name": dataset.name,
-            "label": dataset.label,
-            "fingerprint": dataset.fingerprint,
-            "num_classes": dataset.num_classes,
-            "train": len(dataset.train.labels),
-            "val": len(dataset.val.labels),
-            "test": len(dataset.test.labels),
-        },
-    }
-    if begun is None:
-        record.write_json("environment.json", environment)
-    return begun or environment
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _choose_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise IcsbenchError(f"device={name} cannot be used here; use device=auto or device=cpu") from error
-    return device
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpus = Path("/proc/cpuinfo")
-    models = re.findall(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else []
-    return models[0] if models else platform.processor()
-
-
-def _refuse_other_data(config: Config, record: Record) -> None:
-    """A complete run is skipped only if it was made from the data that ``data.root`` now names."""
-    if load_config(record.path / "config.yaml").data.root == config.data.root:
-        return
-    dataset = load_dataset(config.data.name, config.data.root, config.data.val_size)
-    begun = record.read_json("environment.json")
-    if begun is not None and begun["data"]["fingerprint"] != dataset.fingerprint:
-        raise IcsbenchError(_other_data(record.path, begun["data"], dataset))
-
-
-def _other_data(path: Path, theirs: dict[str, Any], dataset: Dataset) -> str:
-    return (
-        f"{path} was made from other data ({theirs['label']} {theirs['fingerprint']}, "
-        f"not {dataset.label} {dataset.fingerprint}); choose another folder with results=DIR"
-    )
-
-
-def _commit() -> str | None:
-    """Commit of the source tree this package runs from, with ``+`` where it has uncommitted changes."""
-    package = Path(icsbench.__file__)
-    git = ["git", "-C", str(package.parent)]
-    try:
-        # Installed into a folder of somebody's own repository, the package is none of its files.
-        subprocess.run([*git, "ls-files", "--error-unmatch", package.name], capture_output=True, check=True)
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changed else "")
+def _update_probe(config: Config, model: VGG | MLP | DeepLinear, task: Task) -> UpdateProbe | None:
+    probes = config.probes
+    layers = [(path, f"{path}.transform") for path, _ in model.layers()] if probes.ics else []
+    ratio = (probes.alpha_high / probes.alpha_low) ** (1 / (probes.alpha_points - 1))
+    alphas = [probes.alpha_low * ratio**k for k in range(probes.alpha_points)] if probes.landscape else []
+    return UpdateProbe(model, task.loss, layers=layers, alphas=alphas) if layers or alphas else None
 
 
 def _note_failure(record: Record, line: str) -> None:

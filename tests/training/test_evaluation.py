@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
+from networks import small_vgg
 
-from icsbench.config import Config, ModelConfig, NormConfig
 from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalise
-from icsbench.norms import noise_modules
+from icsbench.norms import NORMS, batch_norms, noise_modules
 from icsbench.norms.batch_norm import population_statistics
 from icsbench.streams import stream_seed
-from icsbench.training import Protocol, build_model, evaluate, protocols_of
+from icsbench.training import Protocol, evaluate, protocols_of
 
 DATA = load_dataset("digits", None, 157)
 MEAN, STD = (value.float() for value in channel_statistics(DATA.train.images))
@@ -17,7 +17,7 @@ OPTIONS = {"batch_size": 64, "mean": MEAN, "std": STD, "seed": 0}
 
 def trained(norm):
     """A network a few steps into training, so that running and population statistics differ."""
-    model = build_model(Config(norm=NormConfig(name=norm), model=ModelConfig("vgg11", width=0.125)), 10)
+    model = small_vgg(norm, name="vgg11", width=0.125)
     stream = torch.Generator().manual_seed(1)
     for module in noise_modules(model):
         module.generator = stream
@@ -44,6 +44,8 @@ def test_protocols_of_the_regimes():
     assert list(map(str, protocols_of("noise"))) == ["running-off", "running-on"]
     assert len(set(protocols_of("noisy_bn"))) == 6
     assert str(protocols_of("noisy_bn")[-1]) == "batch-on"
+    for norm in ("l1", "l2", "linf"):
+        assert protocols_of(norm) == protocols_of("bn")
 
 
 @torch.no_grad()
@@ -55,7 +57,7 @@ def accuracy_by_hand(model, chunks=None):
     return sum((model(normalise(x, MEAN, STD)).argmax(1) == y).sum().item() for x, y in parts) / len(labels)
 
 
-@pytest.mark.parametrize("norm", ["none", "bn", "noisy_bn", "noise"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_running_statistics_without_noise_is_plain_eval_mode(norm):
     model = trained(norm)
     found = evaluate(model, DATA.test, Protocol("running", False), **OPTIONS)
@@ -63,7 +65,7 @@ def test_running_statistics_without_noise_is_plain_eval_mode(norm):
     assert found == accuracy_by_hand(model.eval())
 
 
-@pytest.mark.parametrize("norm", ["bn", "noisy_bn"])
+@pytest.mark.parametrize("norm", ["bn", "noisy_bn", "l1", "l2", "linf"])
 def test_batch_statistics_are_those_of_each_evaluated_batch(norm):
     model = trained(norm)
     found = evaluate(model, DATA.test, Protocol("batch", False), **OPTIONS)
@@ -85,8 +87,16 @@ def test_noise_on_draws_from_the_evaluation_stream(norm):
     assert found == accuracy_by_hand(model, chunks=6)
 
 
-def test_recalibrated_statistics_are_the_population_statistics_of_the_paper():
-    model = trained("bn")
+def averages(batches, p):
+    """The averages of the batches' means and l_p norms per channel."""
+    rows = [batch.transpose(0, 1).flatten(1) for batch in batches]
+    norms = [row.abs().amax(1) if p == math.inf else row.abs().pow(p).mean(1) ** (1 / p) for row in rows]
+    return torch.stack([row.mean(1) for row in rows]).mean(0), torch.stack(norms).mean(0)
+
+
+@pytest.mark.parametrize("norm", ["bn", "l1", "l2", "linf"])
+def test_recalibrated_statistics_are_the_population_statistics_of_the_paper(norm):
+    model = trained(norm)
     found = evaluate(model, DATA.test, Protocol("recalibrated", False), recalibration=recalibration(), **OPTIONS)
     norms = [block.norm for _, block in model.layers()[:-1]]
     inputs = {norm: [] for norm in norms}
@@ -97,13 +107,16 @@ def test_recalibrated_statistics_are_the_population_statistics_of_the_paper():
             model(batch)
     for handle in handles:
         handle.remove()
-    for norm, seen in inputs.items():
-        norm.running_mean, norm.running_var = population_statistics(seen)
+    for module, seen in inputs.items():
+        if norm == "bn":
+            module.running_mean, module.running_var = population_statistics(seen)
+        else:
+            module.running_mean, module.running_norm = averages(seen, module.p)
     assert found == accuracy_by_hand(model.eval())
     assert found != 1 / 10
 
 
-@pytest.mark.parametrize("norm", ["none", "bn", "noisy_bn", "noise"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_evaluation_leaves_the_network_as_it_was(norm):
     model = trained(norm)
     few = Split(DATA.test.images[:64], DATA.test.labels[:64])
@@ -114,7 +127,7 @@ def test_evaluation_leaves_the_network_as_it_was(norm):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(torch.equal(a, m.generator.get_state()) for a, m in zip(streams, noise_modules(model), strict=True))
     assert all(module.noise is None for module in noise_modules(model))
-    assert all(m.momentum == 0.1 for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert all(module.momentum == 0.1 for module in batch_norms(model))
 
 
 def test_an_empty_split_has_no_accuracy():

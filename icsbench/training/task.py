@@ -1,0 +1,120 @@
+"""What a run is about: its batches, the network, the loss, and for a classifier its accuracies."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from icsbench.config import Config
+from icsbench.data import Batches, Dataset, FullBatch, Split, normalise
+from icsbench.errors import IcsbenchError
+from icsbench.models import MLP, VGG, DeepLinear
+from icsbench.norms import build_norm
+from icsbench.streams import stream_seed
+from icsbench.training.evaluation import Protocol, evaluate
+
+
+def build_model(config: Config, num_classes: int | None, in_features: int = 3 * 32 * 32) -> VGG | MLP | DeepLinear:
+    """The network of a config, initialised from the run's "init" stream, on the CPU.
+
+    In float32; the deep linear network in float64, because the smallest moves along its gradient drown in rounding
+    otherwise.
+
+    :param num_classes: size of a classifier's output.
+    :param in_features: values of one input, which an MLP needs to know.
+    """
+
+    def make_norm(features: int, dimensions: int) -> nn.Module:
+        return build_norm(num_features=features, dimensions=dimensions, **asdict(config.norm))
+
+    model = config.model
+    start: dict[str, Any] = {"init": model.init, "init_std": model.init_std, "seed": config.seed}
+    with torch.random.fork_rng(devices=[]):
+        if model.depth is None or model.units is None:
+            shape: dict[str, Any] = {"width": model.width, "head": model.head, "head_norm": model.head_norm}
+            return VGG(model.name, num_classes or 0, make_norm, **shape, **start)
+        if model.name == "mlp":
+            return MLP(in_features, num_classes or 0, make_norm, depth=model.depth, units=model.units, **start)
+        return DeepLinear(model.units, make_norm, depth=model.depth, **start).double()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of a classifier, mean over the batch; in float32 also under autocast."""
+    return F.cross_entropy(logits.float(), labels)
+
+
+def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a regression, ``1/2 sum ||y - t||^2``, summed over the batch (Santurkar et al. 2018, Appendix A)."""
+    return (outputs - targets).square().sum() / 2
+
+
+class Task:
+    """Batches, loss and evaluation of one run on one device.
+
+    :param dataset: with classes it is classified, without it is a regression on the full batch.
+    :raises IcsbenchError: the data do not hold a batch.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
+        self._config = config
+        self._train = dataset.train
+        self._device = device
+        self.chance = None if dataset.num_classes is None else 1 / dataset.num_classes
+        """Accuracy of guessing; None for a regression."""
+        self.loss: Callable[[Tensor, Tensor], Tensor]
+        self.batches: Callable[[int], tuple[Tensor, Tensor]]
+        """``step -> (inputs, targets)`` on the device."""
+        if self.chance is None:
+            self.loss = half_squared_error
+            self.batches = FullBatch(dataset.train.images, dataset.train.labels, device)
+            if config.batch_size != len(dataset.train):
+                raise IcsbenchError(
+                    f"data {dataset.name} is trained on the full batch: batch_size must be {len(dataset.train)} "
+                    f"(got {config.batch_size})"
+                )
+            return
+        self.loss = cross_entropy
+        mean, std = dataset.normalisation()
+        data = config.data
+        self.batches = Batches(
+            dataset.train,
+            config.batch_size,
+            config.seed,
+            flip=data.flip,
+            crop=data.crop,
+            mean=mean,
+            std=std,
+            device=device,
+        )
+        self._mean, self._std = mean.float().to(device), std.float().to(device)
+        self._evaluated = {
+            name: Split(split.images.to(device), split.labels.to(device))
+            for name, split in (("test", dataset.test), ("val", dataset.val))
+        }
+
+    def accuracy(self, model: nn.Module, split: str, protocol: Protocol) -> float:
+        """Accuracy of a classifier on the split ``test`` or ``val``; see :func:`evaluate`."""
+        return evaluate(
+            model,
+            self._evaluated[split],
+            protocol,
+            batch_size=self._config.batch_size,
+            mean=self._mean,
+            std=self._std,
+            seed=self._config.seed,
+            recalibration=(self.batches(i)[0] for i in range(self._config.recalibration_batches)),
+        )
+
+    def probe_inputs(self) -> Tensor:
+        """The fixed batch of the shift probe: training samples drawn from the "probe" stream; all, for a regression."""
+        if self.chance is None:
+            return self.batches(0)[0]
+        size, available = self._config.probes.batch_size, len(self._train)
+        if size > available:
+            raise IcsbenchError(f"probes.batch_size is {size}, more than the {available} training images")
+        generator = torch.Generator().manual_seed(stream_seed(self._config.seed, "probe"))
+        chosen = torch.randperm(available, generator=generator)[:size]
+        return normalise(self._train.images[chosen].to(self._device), self._mean, self._std)
