@@ -32,16 +32,17 @@ ALLOWED = {
     "norms": {"errors"},
     "models": {"errors", "streams"},
     "probes": {"errors", "streams", "norms"},
+    "labs": {"errors", "streams", "norms", "probes"},
     "training": {"errors", "atomic", "streams", "config", "record", "tracking", "data", "norms", "models", "probes"},
     "analysis": {"errors", "atomic"},
     "figures": {"errors", "analysis"},
-    "hydra_app": {"errors", "config", "training"},
+    "hydra_app": {"errors", "config", "data", "labs", "training"},
     "completion": {"hydra_app"},
     "cli": {"errors", "completion", "hydra_app", "analysis", "figures"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}
-TRAINS = {"data", "norms", "models", "probes", "training"}
+TRAINS = {"data", "norms", "models", "probes", "training", "labs"}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Studies without a training loop: theory evaluated on real layers and real batches."""
