@@ -3,7 +3,7 @@
 Each function raises NotMeasured where the group holds nothing for its figure, IcsbenchError for a damaged record.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from icsbench.analysis.groups import Condition, Group, NotMeasured
 from icsbench.analysis.results import Layer, Run
-from icsbench.analysis.statistics import Floats, Interval, mean_band, mean_interval
+from icsbench.analysis.statistics import Band, Floats, Interval, geometric_band, mean_band, mean_interval
 from icsbench.errors import IcsbenchError
 
+TRAIN_LOSS = "train/loss"
 TRAIN_ACCURACY = "train/accuracy"
 TEST_ACCURACY = "test/accuracy"
 TEST_ACCURACY_BATCH_ON = "test/accuracy/batch-on"
@@ -25,6 +26,8 @@ MEAN_FROM_START = "mean_from_start_raw"
 VARIANCE_FROM_START = "variance_from_start_raw"
 W1_PER_STEP = "w1"
 W1_FROM_START = "w1_from_start"
+DRIFT = "drift"
+PERCENTILES = (15, 50, 85)
 
 _RIDGES = 10
 
@@ -32,6 +35,8 @@ _RIDGES = 10
 @dataclass(frozen=True, eq=False)
 class Curve:
     """One quantity over the steps: the mean over ``seeds`` with its 95 % t-interval, arrays of shape (m,).
+
+    Of a loss it is the geometric mean, with the interval of the mean logarithm.
 
     For a diverged run, which no mean contains, the curve is that of its single seed up to ``diverged_at``. Accuracies
     are fractions; shifts are in the unit of the pre-activation (its square for a variance), except for ``w1``, which
@@ -50,6 +55,11 @@ class Curve:
     diverged_at: int | None = None
     values: Floats | None = None
     """The single seeds behind the mean, (n, m)."""
+
+    @property
+    def x(self) -> NDArray[np.int64]:
+        """The steps, as what the curve is drawn against."""
+        return self.steps
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One plain row per point."""
@@ -98,6 +108,78 @@ class Ridge:
 
 
 @dataclass(frozen=True, eq=False)
+class Tracks:
+    """Percentiles of the pre-activation of every unit of a layer over the steps (m,), of one seed.
+
+    ``values`` has shape (m, 3, units): the 15th, 50th and 85th percentile over the probe batch.
+    """
+
+    regime: str
+    lr: float
+    seed: int
+    layer: Layer
+    steps: NDArray[np.int64]
+    values: Floats
+
+    def band(self, share: float) -> tuple[Floats, Floats]:
+        """Between which values the middle ``share`` of the units lies, of each step and percentile: two of (m, 3)."""
+        with np.errstate(invalid="ignore"):
+            low, high = np.quantile(self.values, [(1 - share) / 2, (1 + share) / 2], axis=2)
+        return low, high
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One plain row per percentile and step: the median over the units, and their middle 50 and 90 %."""
+        (middle, _), (low_50, high_50), (low_90, high_90) = self.band(0), self.band(0.5), self.band(0.9)
+        for position, percentile in enumerate(PERCENTILES):
+            for at, step in enumerate(self.steps):
+                yield {
+                    "quantity": f"percentile-{percentile}",
+                    "regime": self.regime,
+                    "lr": self.lr,
+                    "layer": self.layer.path,
+                    "depth": self.layer.depth,
+                    "seeds": str(self.seed),
+                    "step": int(step),
+                    "units": self.values.shape[2],
+                    "median": float(middle[at, position]),
+                    "low-50": float(low_50[at, position]),
+                    "high-50": float(high_50[at, position]),
+                    "low-90": float(low_90[at, position]),
+                    "high-90": float(high_90[at, position]),
+                }
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """How far the percentiles of a layer's units are from where they end: the curve, and what is behind it by seed.
+
+    ``averages``: the mean over time, by the trapezoidal rule over the steps from the first probe to the last.
+    ``left_out``: the number of units, of ``units``, whose final range is zero.
+    """
+
+    curve: Curve
+    averages: dict[int, float]
+    left_out: dict[int, int]
+    units: int
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One plain row per point of the curve, then one per seed with its average over time."""
+        yield from self.curve.rows()
+        for seed, average in self.averages.items():
+            yield {
+                "quantity": f"{DRIFT}/average",
+                "regime": self.curve.regime,
+                "lr": self.curve.lr,
+                "layer": self.curve.layer.path if self.curve.layer else "",
+                "depth": self.curve.layer.depth if self.curve.layer else "",
+                "seeds": str(seed),
+                "mean": average,
+                "units": self.units,
+                "left_out": self.left_out[seed],
+            }
+
+
+@dataclass(frozen=True, eq=False)
 class ProtocolAccuracy:
     """Final test accuracy (fraction) of a regime under one protocol: every seed, and their interval."""
 
@@ -141,6 +223,19 @@ def accuracy_curves(group: Group) -> list[Curve]:
     return curves
 
 
+def loss_curves(group: Group) -> list[Curve]:
+    """Training loss: the geometric mean over the seeds, and the curves of diverged runs."""
+    curves: list[Curve] = []
+    for condition in group.single_conditions:
+        if _measured(condition.trained, TRAIN_LOSS):
+            curves.append(_mean_curve(condition, condition.trained, TRAIN_LOSS, TRAIN_LOSS, average=geometric_band))
+        alone = (_diverged_curve(condition, run, TRAIN_LOSS) for run in condition.diverged)
+        curves += [curve for curve in alone if len(curve.steps)]
+    if not curves:
+        raise NotMeasured("no run has a finite train/loss in its metrics.jsonl")
+    return curves
+
+
 def moment_curves(group: Group) -> list[Curve]:
     """Raw shifts of mean and variance, per step and from step 0, of the ``chosen_layers``; diverged runs left out."""
     conditions = _probed(group)
@@ -170,11 +265,8 @@ def ridges(group: Group) -> list[Ridge]:
     regime. The first and the last probe are always among the steps. Probes come in pairs (t - 1, t), of which only the
     second is considered.
     """
-    conditions = _probed(group)
-    common = set.intersection(*({run.seed for run in condition.runs} for condition in conditions))
     drawn: list[Ridge] = []
-    for condition in conditions:
-        run = next(run for run in condition.runs if not common or run.seed == min(common))
+    for condition, run in _one_seed(_probed(group)):
         positions = {layer.path: position for position, layer in enumerate(run.layers)}
         for step in spread_steps(run.probe_steps, _RIDGES):
             counts, edges = run.histogram(step)
@@ -189,6 +281,48 @@ def ridges(group: Group) -> list[Ridge]:
                 density = np.divide(counts[row], area, out=np.zeros_like(area), where=area > 0)
                 drawn.append(Ridge(condition.regime, condition.lr, run.seed, layer, step, edges[row], density))
     return drawn
+
+
+def last_hidden_layer(group: Group) -> Layer:
+    """The last of the ``chosen_layers`` among those probed."""
+    return chosen_layers(_probed(group)[0].runs[0].layers)[-1]
+
+
+def percentile_tracks(group: Group, layer: Layer) -> list[Tracks]:
+    """The percentiles of every unit of a probed layer over the steps, of one seed per regime, that of ``ridges``.
+
+    Of a pair of probes (t - 1, t) only the second counts. Ioffe & Szegedy (2015), Fig. 1 (b, c), have one unit.
+    """
+    return [
+        Tracks(condition.regime, condition.lr, run.seed, layer, *_percentiles(run, layer))
+        for condition, run in _one_seed(_probed(group))
+    ]
+
+
+def percentile_drift(group: Group, layer: Layer) -> list[Drift]:
+    """Drift of the percentiles of a probed layer to the end, in units of the final 15-85 range; of each regime.
+
+    D(t) = mean over units u and p in {15, 50, 85} of |q_p(u, t) - q_p(u, T)| / (q_85(u, T) - q_15(u, T)), where q_p is
+    the p-th percentile of the unit's pre-activation over the probe batch and T the last probe, so that D(T) = 0. Units
+    whose range at T is zero are left out; where all of them are, D is NaN. Of a pair of probes only the second
+    counts. Runs that diverged are left out.
+    """
+    drifts: list[Drift] = []
+    for condition in _probed(group):
+        seeds = tuple(run.seed for run in condition.runs)
+        found = [_percentiles(run, layer) for run in condition.runs]
+        steps, first = found[0]
+        for run, (own, _) in zip(condition.runs, found, strict=True):
+            if not np.array_equal(own, steps):
+                raise IcsbenchError(f"{run.path}: not probed at the steps of the other seeds; run it again")
+        values, left_out = zip(*(_drift(quantiles) for _, quantiles in found), strict=True)
+        averages = np.trapezoid(values, steps, axis=1) / (steps[-1] - steps[0])
+        band = mean_band(values)
+        ends = (band.mean, band.low, band.high)
+        curve = Curve(DRIFT, condition.regime, condition.lr, seeds, steps, *ends, layer, values=np.array(values))
+        by_seed = (dict(zip(seeds, part, strict=True)) for part in (averages.tolist(), left_out))
+        drifts.append(Drift(curve, *by_seed, units=first.shape[2]))
+    return drifts
 
 
 def protocol_accuracies(group: Group) -> list[ProtocolAccuracy]:
@@ -218,11 +352,12 @@ def protocol_order(protocol: str) -> tuple[bool, int, str]:
 
 
 def chosen_layers(layers: Sequence[Layer]) -> list[Layer]:
-    """Three of the convolutions (of all layers where there is none): at a sixth of the depth, at half of it, the last.
+    """Three of the convolutions: at a sixth of the depth, at half of it, the last.
 
-    Of n layers these are number max(1, round(n / 6)), ceil(n / 2) and n: 2, 7 and 13 of VGG16.
+    Of n they are number max(1, round(n / 6)), ceil(n / 2) and n: 2, 7 and 13 of VGG16. Where there are no convolutions,
+    of all layers but the output: 4, 12 and 24 of 25, 1, 2 and 3 of 4.
     """
-    candidates = [layer for layer in layers if "conv" in layer.path] or list(layers)
+    candidates = [layer for layer in layers if "conv" in layer.path] or list(layers[:-1] or layers)
     n = len(candidates)
     return [candidates[number - 1] for number in sorted({max(1, round(n / 6)), (n + 1) // 2, n})]
 
@@ -255,6 +390,29 @@ def _probed(group: Group) -> list[Condition]:
     return conditions
 
 
+def _one_seed(conditions: Sequence[Condition]) -> Iterator[tuple[Condition, Run]]:
+    """Of each condition the run of the lowest seed that all have; where there is none, of its own lowest."""
+    common = set.intersection(*({run.seed for run in condition.runs} for condition in conditions))
+    for condition in conditions:
+        yield condition, next(run for run in condition.runs if not common or run.seed == min(common))
+
+
+def _percentiles(run: Run, layer: Layer) -> tuple[NDArray[np.int64], Floats]:
+    """The probed steps that count, (m,), and there the percentiles of the units of a layer, (m, 3, units)."""
+    steps = np.array(run.probe_steps)[_second_of_pairs(run.probe_steps)]
+    return steps, np.stack([run.quantiles(int(step), layer.path) for step in steps])
+
+
+def _drift(quantiles: Floats) -> tuple[Floats, int]:
+    """D(t) of ``percentile_drift`` from (m, 3, units), and the number of units left out."""
+    with np.errstate(invalid="ignore"):
+        span = quantiles[-1, 2] - quantiles[-1, 0]
+        kept = span != 0
+        distance = np.abs(quantiles - quantiles[-1])[:, :, kept] / span[kept]
+    drift = distance.mean(axis=(1, 2)) if kept.any() else np.full(len(quantiles), np.nan)
+    return drift, int((~kept).sum())
+
+
 def _shift_curve(condition: Condition, quantity: str, layer: Layer) -> Curve:
     """Per step: of every pair of probes. From step 0: at every probe, of a pair only at the second."""
     key = f"shift/{layer.path}/{quantity}"
@@ -274,15 +432,32 @@ def _mean_curve(
     quantity: str,
     layer: Layer | None = None,
     interval: int | None = None,
+    average: Callable[[Floats], Band] = mean_band,
 ) -> Curve:
-    """The mean over the runs at the steps that all of them have."""
+    """The mean over the runs of what their rows hold at ``key``."""
     series = [run.metrics.series(key, interval) for run in runs]
+    return mean_curve(condition, runs, quantity, series, layer, average)
+
+
+def mean_curve(
+    condition: Condition,
+    runs: Sequence[Run],
+    quantity: str,
+    series: Sequence[tuple[NDArray[np.int64], Floats]],
+    layer: Layer | None = None,
+    average: Callable[[Floats], Band] = mean_band,
+) -> Curve:
+    """The mean over the runs, each with its series of steps and values, at the steps that all of them have.
+
+    Raises IcsbenchError where they have none in common.
+    """
     steps = reduce(np.intersect1d, [own for own, _ in series])
     if not len(steps):
         lacking = next((run for run, (own, _) in zip(runs, series, strict=True) if not len(own)), runs[0])
-        raise IcsbenchError(f"{lacking.path / 'metrics.jsonl'}: no {key} at a step of the other seeds; run it again")
+        what = f"{quantity} of {layer.path}" if layer else quantity
+        raise IcsbenchError(f"{lacking.path / 'metrics.jsonl'}: no {what} at a step of the other seeds; run it again")
     values = np.array([values[np.isin(own, steps)] for own, values in series])
-    band = mean_band(values)
+    band = average(values)
     seeds = tuple(run.seed for run in runs)
     ends = (band.mean, band.low, band.high)
     return Curve(quantity, condition.regime, condition.lr, seeds, steps, *ends, layer, values=values)

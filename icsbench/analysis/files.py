@@ -14,6 +14,11 @@ from icsbench.analysis.results import Run
 from icsbench.atomic import write_atomically
 from icsbench.errors import IcsbenchError
 
+_RECORD = (
+    *("config.yaml", "environment.json", "metrics.jsonl", "summary.json", "failure.json"),
+    "probes/ics/layers.json",
+)
+
 
 def write_file(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
     """Have ``write`` fill a file that then takes the place of ``path``; returns ``path``.
@@ -56,7 +61,7 @@ class Drawn:
                 digest.update(source.read_bytes())
         for run in runs:
             digest.update(str(run.path.relative_to(root)).encode())
-            for name in ("config.yaml", "environment.json", "metrics.jsonl", "summary.json", "failure.json"):
+            for name in _RECORD:
                 file = run.path / name
                 digest.update(file.read_bytes() if file.exists() else b"")
             probes = sorted((run.path / "probes" / "shift").glob("*"))

@@ -14,32 +14,48 @@ _SHARED_SETTINGS = (
     "data.name",
     "model.name",
     "model.width",
+    "model.depth",
+    "model.units",
     "steps",
     "batch_size",
     "model.head",
     "model.head_norm",
     "model.init",
+    "model.init_std",
     "optim.momentum",
     "optim.weight_decay",
     "optim.schedule",
     "data.val_size",
     "data.flip",
     "data.crop",
+    "data.binary",
     "recalibration_batches",
     "log_every",
     "probes.batch_size",
     "probes.samples",
     "amp",
 )
-_REGIMES = ("none", "bn", "noisy_bn", "noise")
-
+_REGIMES = ("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf")
 
 _SCALES = {
     "demo": {"data.name": "digits", "model.width": 0.125, "steps": 300, "batch_size": 64},
     "cpu": {"data.name": "cifar10", "model.width": 0.25, "steps": 2_000, "batch_size": 128},
     "paper": {"data.name": "cifar10", "model.width": 1.0, "steps": 15_000, "batch_size": 128},
 }
-"""What each of ``configs/scale`` stands for."""
+"""What each of ``configs/scale`` stands for with a VGG."""
+
+_PAPERS = {
+    "mlp": {
+        "data.name": "mnist",
+        "data.binary": True,
+        "model.depth": 3,
+        "model.units": 100,
+        "steps": 50_000,
+        "batch_size": 60,
+    },
+    "dln": {"data.name": "gaussian", "model.depth": 25, "model.units": 10, "steps": 10_000},
+}
+"""What scale ``paper`` stands for with the other networks; at the smaller scales their experiments say it."""
 
 _UNUSUAL = {
     "optim.momentum": "momentum {}",
@@ -48,6 +64,7 @@ _UNUSUAL = {
     "data.flip": "flipped",
     "data.crop": "cropped",
     "model.init": "{} init",
+    "model.init_std": "std {}",
     "model.head": "head {}",
     "model.head_norm": "norm in the head",
     "amp": "bfloat16",
@@ -60,7 +77,7 @@ class NotMeasured(IcsbenchError):
 
 
 def regime_order(regime: str) -> tuple[int, str]:
-    """Sort key: the network as it is, BN, BN with noise, noise alone, then any other by name."""
+    """Sort key: the network as it is, BN, BN with noise, noise alone, l_p normalisation, then any other by name."""
     return (_REGIMES.index(regime) if regime in _REGIMES else len(_REGIMES), regime)
 
 
@@ -138,27 +155,35 @@ class Group:
         return conditions
 
     @property
+    def regression(self) -> bool:
+        """Whether the runs have a loss and no accuracy."""
+        return self.runs[0].regression
+
+    @property
+    def network(self) -> str:
+        """The ``model.name`` that the runs share."""
+        return _model(self.runs[0])
+
+    @property
     def num_classes(self) -> int:
-        """The number of classes; guessing is right once in so many."""
-        return int(_data(self.runs[0])["num_classes"])
+        """The number of classes; guessing is right once in so many. Raises NotMeasured for a regression."""
+        number = _data(self.runs[0])["num_classes"]
+        if number is None:
+            raise NotMeasured("a regression has no classes, and no accuracy; its training loss is in loss")
+        return int(number)
 
     @property
     def facts(self) -> str:
-        """What the runs share, for a caption: data, network and width, batch, learning rate, steps, scale.
+        """What the runs share, for a caption: data, network and its size, batch, learning rate, steps, scale.
 
         Further settings of training are named where they are not the customary ones.
         """
         run = self.runs[0]
-        network = str(run.setting("model.name", "?"))
-        network = network.upper() if network.startswith("vgg") else network
-        width = run.setting("model.width")
-        if width is not None:
-            network += f" at width {Fraction(width).limit_denominator(64)}"
         return ", ".join(
             [
                 _data(run)["label"],
-                network,
-                f"batch {run.setting('batch_size')}",
+                _network(run),
+                "full batch" if run.setting("data.name") == "gaussian" else f"batch {run.setting('batch_size')}",
                 "lr " + " and ".join(f"{lr:g}" for lr in self.lrs),
                 f"{int(run.setting('steps', 0)):,} steps",
                 *_unusual(run),
@@ -186,13 +211,40 @@ def _several(values: Iterable[Any]) -> str:
     return " and ".join(sorted({str(value) for value in values}))
 
 
+def _model(run: Run) -> str:
+    return str(run.setting("model.name", "?"))
+
+
+def _network(run: Run) -> str:
+    name, depth, units = _model(run), run.setting("model.depth"), run.setting("model.units")
+    if name == "mlp":
+        return f"MLP, {depth} x {units} sigmoid units"
+    if name == "dln":
+        return f"deep linear network, {depth} layers of {units} x {units}"
+    width = run.setting("model.width")
+    size = "" if width is None else f" at width {Fraction(width).limit_denominator(64)}"
+    return (name.upper() if name.startswith("vgg") else name) + size
+
+
+def _shared(run: Run, key: str) -> Any:
+    """A setting as far as it bears on the run, so that a record from before there was the key is like a later one."""
+    if key == "model.init_std" and run.setting("model.init") != "gaussian":
+        return None
+    return run.setting(key, False if key == "data.binary" else None)
+
+
 def _unusual(run: Run) -> list[str]:
-    settings = ((key, say, run.setting(key)) for key, say in _UNUSUAL.items())
+    settings = ((key, say, _shared(run, key)) for key, say in _UNUSUAL.items())
     return [say.format(value) for key, say, value in settings if value and value != _CUSTOMARY.get(key)]
 
 
 def _true_to_scale(run: Run) -> bool:
-    return all(run.setting(key) == value for key, value in _SCALES.get(str(run.setting("scale")), {}).items())
+    scale, network = str(run.setting("scale")), _model(run)
+    if network.startswith("vgg"):
+        stands_for = _SCALES.get(scale, {})
+    else:
+        stands_for = _PAPERS.get(network, {}) if scale == "paper" else {}
+    return all(run.setting(key) == value for key, value in stands_for.items())
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
@@ -228,13 +280,13 @@ def _data(run: Run) -> dict[str, Any]:
 
 
 def _signature(run: Run) -> tuple[Any, ...]:
-    return (run.setting("experiment"), _data(run)["fingerprint"], *(run.setting(key) for key in _SHARED_SETTINGS))
+    return (run.setting("experiment"), _data(run)["fingerprint"], *(_shared(run, key) for key in _SHARED_SETTINGS))
 
 
 def _names(experiment: str, runs: Sequence[Run]) -> list[str]:
     names = [experiment] * len(runs)
     for key in _SHARED_SETTINGS:
-        values = [str(run.setting(key)) for run in runs]
+        values = [str(_shared(run, key)) for run in runs]
         if len(set(names)) < len(set(zip(names, values, strict=True))):
             leaf = key.rpartition(".")[2]
             names = [

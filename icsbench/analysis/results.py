@@ -4,7 +4,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,13 +43,33 @@ class Metrics:
         steps, first = np.unique(np.array([row["step"] for row in rows], np.int64), return_index=True)
         return steps, np.array([row[key] for row in rows], np.float64)[first]
 
+    def table(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps, ascending, and values of the rows that hold all of n ``keys``: of shapes (m,) and (m, n)."""
+        rows = [row for row in self.rows if row.keys() >= set(keys)]
+        steps, first = np.unique(np.array([row["step"] for row in rows], np.int64), return_index=True)
+        values = np.array([[row[key] for key in keys] for row in rows], np.float64)
+        return steps, values.reshape(len(rows), len(keys))[first]
+
+    def lists(self, key: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps, ascending, and values of the rows that hold a list at ``key``: of shapes (m,) and (m, K).
+
+        Raises IcsbenchError where not all are lists of K numbers.
+        """
+        rows = [row for row in self.rows if key in row]
+        steps, first = np.unique(np.array([row["step"] for row in rows], np.int64), return_index=True)
+        try:
+            return steps, np.array([row[key] for row in rows], np.float64).reshape(len(rows), -1 if rows else 0)[first]
+        except (ValueError, TypeError):
+            raise IcsbenchError(f"{key} is not a list of equally many numbers at every step; run it again") from None
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A probed layer: its path in the network, its 1-based depth."""
+    """A probed layer: its path in the network, its 1-based depth, the number of channels of its pre-activation."""
 
     path: str
     depth: int
+    channels: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +98,12 @@ class Run:
                 return default
             value = value[part]
         return value
+
+    @property
+    def regression(self) -> bool:
+        """Whether its data have no classes, so that there is a loss and no accuracy."""
+        data = self.environment.get("data")
+        return isinstance(data, dict) and data.get("num_classes", 0) is None
 
     @property
     def lr(self) -> float:
@@ -127,14 +153,12 @@ class Run:
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers whose distributions were probed, by depth; empty where none were."""
-        path = self.path / "probes" / "shift" / "layers.json"
-        if not path.exists():
-            return []
-        try:
-            layers = [Layer(entry["layer"], entry["depth"]) for entry in json.loads(_read_text(path))]
-        except (ValueError, KeyError, TypeError):
-            raise IcsbenchError(f"{path}: not a JSON list of objects with layer and depth; run it again") from None
-        return sorted(layers, key=lambda layer: layer.depth)
+        return _read_layers(self.path / "probes" / "shift" / "layers.json")
+
+    @cached_property
+    def ics_layers(self) -> list[Layer]:
+        """The layers whose gradients were compared (Definition 2.1), by depth; empty where none were."""
+        return _read_layers(self.path / "probes" / "ics" / "layers.json")
 
     @cached_property
     def probe_steps(self) -> list[int]:
@@ -148,13 +172,31 @@ class Run:
         Counts are pooled over the channels of a layer; rows are in the order of ``layers``. Raises IcsbenchError for
         a missing or damaged file.
         """
+        counts, edges = self._probe(step, "histogram_counts_preactivation", "histogram_edges_preactivation")
+        return counts, edges
+
+    def quantiles(self, step: int, layer: str) -> NDArray[np.float64]:
+        """The 15th, 50th and 85th percentile of the pre-activation of every channel of a layer: (3, channels).
+
+        Raises IcsbenchError for a layer that was not probed, and for a missing or damaged file.
+        """
+        paths = [probed.path for probed in self.layers]
+        if layer not in paths:
+            raise IcsbenchError(f"{self.path}: no probe of {layer}; the probed layers are {', '.join(paths) or 'none'}")
+        (values,) = self._probe(step, "quantiles_preactivation")
+        ends = np.cumsum([probed.channels for probed in self.layers])
+        if values.shape != (3, ends[-1]):
+            raise IcsbenchError(
+                f"{self.path}: probe at step {step} has quantiles of shape {values.shape}, where layers.json has "
+                f"{ends[-1]} channels; delete the run and run it again"
+            )
+        return np.split(values, ends[:-1], axis=1)[paths.index(layer)]
+
+    def _probe(self, step: int, *names: str) -> list[NDArray[np.float64]]:
         path = self.path / "probes" / "shift" / f"step-{step:08d}.npz"
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return (
-                    np.asarray(arrays["histogram_counts_preactivation"], np.float64),
-                    np.asarray(arrays["histogram_edges_preactivation"], np.float64),
-                )
+                return [np.asarray(arrays[name], np.float64) for name in names]
         except FileNotFoundError:
             raise IcsbenchError(f"{path}: no such probe; this run has steps {self.probe_steps}") from None
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
@@ -242,6 +284,18 @@ def _required(config: dict[str, Any], key: str, path: Path) -> Any:
     if value is None:
         raise IcsbenchError(f"{path}: no {key}; a run's config states it")
     return value
+
+
+def _read_layers(path: Path) -> list[Layer]:
+    if not path.exists():
+        return []
+    try:
+        layers = [
+            Layer(entry["layer"], entry["depth"], entry.get("channels", 0)) for entry in json.loads(_read_text(path))
+        ]
+    except (ValueError, KeyError, TypeError):
+        raise IcsbenchError(f"{path}: not a JSON list of objects with layer and depth; run it again") from None
+    return sorted(layers, key=lambda layer: layer.depth)
 
 
 def _read_text(path: Path) -> str:

@@ -9,10 +9,13 @@ from matplotlib.lines import Line2D
 
 from icsbench.analysis.curves import TEST_ACCURACY, TEST_ACCURACY_BATCH_ON, TRAIN_ACCURACY, Curve
 from icsbench.figures.style import (
+    CROSS,
     LEGEND_LINE,
     Page,
     above,
     chance_line,
+    diverged_handle,
+    legend_rows,
     regime_handle,
     regime_style,
     spread,
@@ -26,7 +29,6 @@ _BATCH_ON: dict[str, Any] = {
     "markerfacecolor": "white",
     "markeredgewidth": 0.8,
 }
-_CROSS: dict[str, Any] = {"linewidth": 0.6, "marker": "x", "markersize": 4.5}
 
 
 def draw(curves: Sequence[Curve], chance: float, caption: str) -> Figure:
@@ -36,9 +38,9 @@ def draw(curves: Sequence[Curve], chance: float, caption: str) -> Figure:
     to NaN. ``chance`` is the accuracy of guessing, a fraction.
     """
     lrs = sorted({curve.lr for curve in curves})
-    regimes = [regime_handle(regime) for regime in dict.fromkeys(curve.regime for curve in curves)]
+    legend = legend_rows([regime_handle(regime) for regime in dict.fromkeys(curve.regime for curve in curves)])
     details = _details(curves)
-    top = 0.26 + LEGEND_LINE * (2 if details else 1)
+    top = 0.26 + LEGEND_LINE * (len(legend) + bool(details))
     page = Page(top + 1.9 * len(lrs), caption, top=top, bottom=0.4, left=0.4, right=0.2)
     grid = page.axes(len(lrs), 2, wspace=0.12, hspace=0.22)
     last = max(int(curve.steps[-1]) for curve in curves)
@@ -50,21 +52,22 @@ def draw(curves: Sequence[Curve], chance: float, caption: str) -> Figure:
             chance_line(axes, chance)
             for curve in curves:
                 if curve.lr == lr and curve.quantity in quantities:
-                    _draw(axes, curve)
+                    draw_curve(axes, curve)
             step_axis(axes, last, label=row is grid[-1])
             axes.set_ylim(0, 102)
             above(axes, title + (f", lr {lr:g}" if len(lrs) > 1 else ""))
         row[1].tick_params(labelleft=False)
-    page.legend(regimes, details)
+    page.legend(*legend, details)
     return page.figure
 
 
-def _draw(axes: Axes, curve: Curve) -> None:
+def draw_curve(axes: Axes, curve: Curve) -> None:
+    """One curve of ``accuracy_curves`` on an axis in per cent."""
     look = regime_style(curve.regime)
     if curve.diverged_at is not None:
         line: dict[str, Any] = {"linewidth": 0.6, "linestyle": look.linestyle, "color": look.color}
         axes.plot(curve.steps, 100 * curve.mean, **line)
-        axes.plot(curve.diverged_at, 100 * curve.mean[-1], **_CROSS, color=look.color, clip_on=False)
+        axes.plot(curve.diverged_at, 100 * curve.mean[-1], **CROSS, color=look.color, clip_on=False)
         return
     line = {"linestyle": look.linestyle}
     if curve.quantity == TEST_ACCURACY_BATCH_ON:
@@ -81,5 +84,5 @@ def _details(curves: Sequence[Curve]) -> list[Line2D]:
             regime_handle(regime, **_BATCH_ON, label="test: batch statistics, noise on"),
         ]
     if any(curve.diverged_at is not None for curve in curves):
-        handles.append(Line2D([], [], **_CROSS, color="0.3", label="one run, diverged at ×"))
+        handles.append(diverged_handle())
     return handles

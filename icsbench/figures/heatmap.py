@@ -13,6 +13,7 @@ from icsbench.analysis.curves import W1_FROM_START, W1_PER_STEP, Curve
 from icsbench.figures.style import Page, below, beside, power_of_ten, regime_titles, titles_height
 
 _ROWS = {W1_FROM_START: "from step 0", W1_PER_STEP: "per step"}
+_ROOMY = 5  # columns that have room for three steps below
 _MISSING = "0.8"
 
 
@@ -32,7 +33,8 @@ def draw(curves: Sequence[Curve], caption: str) -> Figure:
     for row, (quantity, label) in zip(grid, _ROWS.items(), strict=True):
         of_row = [curve for curve in curves if curve.quantity == quantity]
         for axes, regime in zip(row, regimes, strict=True):
-            image = _draw(axes, [curve for curve in of_row if curve.regime == regime], norm)
+            ticks = 3 if len(regimes) <= _ROOMY else 2
+            image = _draw(axes, [curve for curve in of_row if curve.regime == regime], norm, ticks)
             if row is grid[-1]:
                 below(axes, "step")
             if axes is row[0]:
@@ -43,13 +45,13 @@ def draw(curves: Sequence[Curve], caption: str) -> Figure:
     return page.figure
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], norm: LogNorm) -> Any:
+def _draw(axes: Axes, curves: Sequence[Curve], norm: LogNorm, ticks: int) -> Any:
     values = np.stack([curve.mean for curve in curves])
     steps = curves[0].steps
     axes.set_facecolor(_MISSING)
     masked = np.ma.masked_where(~(np.isfinite(values) & (values > 0)), values)
     image = axes.imshow(masked, origin="lower", aspect="auto", interpolation="nearest", norm=norm, cmap="viridis")
-    columns = sorted({round(position) for position in np.linspace(0, len(steps) - 1, 3)})
+    columns = sorted({round(position) for position in np.linspace(0, len(steps) - 1, ticks)})
     axes.set_xticks(columns, [f"{steps[column]:,}" for column in columns])
     axes.get_xticklabels()[-1].set_horizontalalignment("right")
     rows = range(0, len(curves), -(-len(curves) // 7))

@@ -16,9 +16,11 @@ from icsbench.analysis.curves import (
 )
 from icsbench.figures.style import (
     FEWEST_FOR_AN_INTERVAL,
+    LEGEND_LINE,
     Page,
     above,
     beside,
+    legend_rows,
     power_of_ten,
     regime_handle,
     regime_style,
@@ -37,7 +39,9 @@ _COLUMNS = {
 def draw(curves: Sequence[Curve], caption: str) -> Figure:
     """The curves of ``moment_curves``: a row per layer, a column per quantity with one logarithmic axis."""
     depths = sorted({curve.layer.depth for curve in curves if curve.layer})
-    page = Page(0.8 + 1.05 * len(depths), caption, top=0.42, bottom=0.4, left=0.52, right=0.2)
+    legend = legend_rows([regime_handle(regime) for regime in dict.fromkeys(curve.regime for curve in curves)])
+    more = LEGEND_LINE * (len(legend) - 1)
+    page = Page(0.8 + more + 1.05 * len(depths), caption, top=0.42 + more, bottom=0.4, left=0.52, right=0.2)
     grid = page.axes(len(depths), len(_COLUMNS), wspace=0.36, hspace=0.16)
     last = max(int(curve.steps[-1]) for curve in curves)
     for column, (quantity, title) in enumerate(_COLUMNS.items()):
@@ -54,7 +58,7 @@ def draw(curves: Sequence[Curve], caption: str) -> Figure:
                 above(axes, title)
             if column == 0:
                 beside(axes, f"layer {depth}", 26)
-    page.legend([regime_handle(regime) for regime in dict.fromkeys(curve.regime for curve in curves)])
+    page.legend(*legend)
     return page.figure
 
 

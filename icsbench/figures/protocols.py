@@ -5,10 +5,20 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from icsbench.analysis.curves import ProtocolAccuracy
-from icsbench.figures.style import FEWEST_FOR_AN_INTERVAL, Page, beside, chance_line, regime_handle, regime_style
+from icsbench.figures.style import (
+    FEWEST_FOR_AN_INTERVAL,
+    LEGEND_LINE,
+    Page,
+    beside,
+    chance_line,
+    legend_rows,
+    regime_handle,
+    regime_style,
+)
+
+_REGIMES_IN_FULL = 4  # of more, means and dots stand closer
 
 
 def draw(accuracies: Sequence[ProtocolAccuracy], order: Sequence[str], chance: float, caption: str) -> Figure:
@@ -16,21 +26,27 @@ def draw(accuracies: Sequence[ProtocolAccuracy], order: Sequence[str], chance: f
 
     A diverged seed is a cross. ``chance`` is the accuracy of guessing, a fraction.
     """
-    page = Page(2.6, caption, top=0.3, bottom=0.46, left=0.44, right=0.12)
+    regimes = list(dict.fromkeys(accuracy.regime for accuracy in accuracies))
+    mark: dict[str, Any] = {"linestyle": "-", "markersize": 4}
+    legend = legend_rows([regime_handle(regime, **mark, marker=regime_style(regime).marker) for regime in regimes])
+    more = LEGEND_LINE * (len(legend) - 1)
+    page = Page(2.6 + more, caption, top=0.3 + more, bottom=0.46, left=0.44, right=0.12)
     [[axes]] = page.axes(1, 1)
     dot: dict[str, Any] = {"markersize": 3, "alpha": 0.6, "markeredgewidth": 0.6}
+    narrow = min(1, _REGIMES_IN_FULL / len(regimes))
     for place, protocol in enumerate(order):
         shown = [accuracy for accuracy in accuracies if accuracy.protocol == protocol]
-        for accuracy, offset in zip(shown, _offsets(len(shown), 0.22), strict=True):
+        for accuracy, offset in zip(shown, _offsets(len(shown), 0.22 * narrow), strict=True):
             look = regime_style(accuracy.regime)
             x = place + offset
             mean, low, high, n = accuracy.interval
             if n >= FEWEST_FOR_AN_INTERVAL:
                 axes.plot([x, x], [100 * low, 100 * high], color=look.color, linewidth=1.2, zorder=2)
             axes.plot(x, 100 * mean, look.marker, color=look.color, markersize=4, zorder=3)
-            for (seed, value), jitter in zip(accuracy.seeds.items(), _offsets(len(accuracy.seeds), 0.012), strict=True):
+            jitters = _offsets(len(accuracy.seeds), 0.012 * narrow)
+            for (seed, value), jitter in zip(accuracy.seeds.items(), jitters, strict=True):
                 marker = "x" if seed in accuracy.diverged else "."
-                axes.plot(x + 0.1 + jitter, 100 * value, marker, color=look.color, **dot)
+                axes.plot(x + 0.1 * narrow + jitter, 100 * value, marker, color=look.color, **dot)
     chance_line(axes, chance)
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_ylim(0, 102)
@@ -39,10 +55,7 @@ def draw(accuracies: Sequence[ProtocolAccuracy], order: Sequence[str], chance: f
     for place in range(1, len(order)):
         axes.axvline(place - 0.5, color="0.9", linewidth=0.6, zorder=0)
     beside(axes, "test accuracy (%)", 20)
-    handles: list[Line2D] = []
-    for regime in dict.fromkeys(accuracy.regime for accuracy in accuracies):
-        handles.append(regime_handle(regime, linestyle="-", marker=regime_style(regime).marker, markersize=4))
-    page.legend(handles)
+    page.legend(*legend)
     return page.figure
 
 

@@ -12,6 +12,7 @@ from icsbench.analysis.curves import Ridge
 from icsbench.figures.style import Page, below, beside, regime_titles, titles_height
 
 _OVERLAP = 1.7  # height of a ridge, in distances from one to the next
+_ROOMY = 4  # columns that have room for four numbers below
 _COLORS = matplotlib.colormaps["viridis"]
 
 
@@ -33,6 +34,7 @@ def draw(ridges: Sequence[Ridge], caption: str) -> Figure:
         for axes, regime in zip(row, regimes, strict=True):
             shown = [ridge for ridge in ridges if (ridge.layer.depth, ridge.regime) == (depth, regime)]
             _draw(axes, shown, low, high)
+            axes.xaxis.set_major_locator(MaxNLocator(4) if len(regimes) <= _ROOMY else MaxNLocator(3, prune="both"))
             if row is grid[-1]:
                 below(axes, "pre-activation")
             if axes is row[0]:
@@ -59,7 +61,6 @@ def _draw(axes: Axes, ridges: Sequence[Ridge], low: float, high: float) -> None:
     axes.set_xlim(low, high)
     axes.set_ylim(-0.3, len(ridges) - 1 + _OVERLAP + 0.15)
     axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _outline(ridge: Ridge, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:

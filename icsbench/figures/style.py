@@ -16,11 +16,13 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from icsbench.analysis.curves import Curve
 from icsbench.analysis.files import csv_bytes, write_file
+from icsbench.analysis.optimisation import Profile
+from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL
 
 LEGEND_LINE = 0.17  # inches from one line of the legend to the next
 FULL_WIDTH = 6.75  # inches: the text of a two-column page
-FEWEST_FOR_AN_INTERVAL = 3  # seeds: with two, t = 12.7, and the interval says nothing
-_GUIDE = "0.55"
+CROSS: dict[str, Any] = {"linewidth": 0.6, "marker": "x", "markersize": 4.5}  # the end of a run that diverged
+GUIDE = "0.55"  # the grey of lines that are no measurement
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _RC: dict[str, Any] = {
@@ -49,6 +51,9 @@ _RC: dict[str, Any] = {
     "savefig.dpi": 300,
 }
 _TITLES_ON_ONE_LINE = 3
+_TITLES_ON_TWO_LINES = 4
+_REGIMES_ON_ONE_LINE = 4
+_TITLE_HEIGHTS = (0.24, 0.37, 0.5)  # inches, of one, two and three lines
 _CAPTION_SIZE = 6.5
 _CAPTION_LINE = 0.125  # inches from one line of the caption to the next
 _CAPTION_CHARACTERS = 20.0  # per inch of width
@@ -68,12 +73,15 @@ _REGIMES = {
     "bn": RegimeStyle("Standard + BatchNorm", "#0072B2", (0, (5, 1.2)), "s"),
     "noisy_bn": RegimeStyle("Standard + 'Noisy' BatchNorm", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "^"),
     "noise": RegimeStyle("Standard + noise", "#CC79A7", (0, (1.2, 1.2)), "D"),
+    "l1": RegimeStyle("Standard + ℓ₁ norm", "#E69F00", (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)), "v"),
+    "l2": RegimeStyle("Standard + ℓ₂ norm", "#56B4E9", (0, (2.5, 1.2)), "<"),
+    "linf": RegimeStyle("Standard + ℓ∞ norm", "#000000", (0, (8, 2.5)), ">"),
 }
 
 
 def regime_style(regime: str) -> RegimeStyle:
-    """The style of a regime; one that the house does not know is black and keeps its name."""
-    return _REGIMES.get(regime, RegimeStyle(regime, "#000000", (0, (3, 1, 1, 1, 1, 1)), "v"))
+    """The style of a regime; one that the house does not know is grey and keeps its name."""
+    return _REGIMES.get(regime, RegimeStyle(regime, "#7F7F7F", (0, (3, 1, 1, 1, 1, 1)), "p"))
 
 
 @contextmanager
@@ -111,9 +119,13 @@ class Page:
             linespacing=1.3,
         )
 
-    def axes(self, rows: int, columns: int, **grid: Any) -> list[list[Axes]]:
-        """A grid of axes between the margins."""
-        spec = self.figure.add_gridspec(rows, columns, **self._margins, **grid)
+    def axes(self, rows: int, columns: int, above: float = 0, below: float = 0, **grid: Any) -> list[list[Axes]]:
+        """A grid of axes between the margins, with so many inches free ``above`` and ``below`` it for another."""
+        ends = {
+            "top": self._margins["top"] - above / self._total,
+            "bottom": self._margins["bottom"] + below / self._total,
+        }
+        spec = self.figure.add_gridspec(rows, columns, **self._margins | ends, **grid)
         return [[self.figure.add_subplot(spec[row, column]) for column in range(columns)] for row in range(rows)]
 
     def legend(self, *rows: Sequence[Line2D]) -> None:
@@ -133,6 +145,17 @@ def regime_handle(regime: str, **line: Any) -> Line2D:
     """A legend entry in the line style of a regime."""
     look = regime_style(regime)
     return Line2D([], [], **{"color": look.color, "linestyle": look.linestyle, "label": look.label} | line)
+
+
+def diverged_handle() -> Line2D:
+    """The legend entry of runs that diverged."""
+    return Line2D([], [], **CROSS, color="0.3", label="one run, diverged at ×")
+
+
+def legend_rows(handles: Sequence[Line2D]) -> list[Sequence[Line2D]]:
+    """The entries of regimes as lines of a legend: one, or two where they are too many for one."""
+    half = (len(handles) + 1) // 2
+    return [handles] if len(handles) <= _REGIMES_ON_ONE_LINE else [handles[:half], handles[half:]]
 
 
 def step_axis(axes: Axes, last: int, label: bool, ticks: int = 4) -> None:
@@ -155,16 +178,21 @@ def above(axes: Axes, text: str, **style: Any) -> None:
 
 
 def regime_titles(row: Sequence[Axes], regimes: Sequence[str]) -> None:
-    """The regimes as titles of a row of axes, of two lines where there are too many for one; see ``titles_height``."""
+    """The regimes as titles of a row of axes, of several lines where there are too many for one: ``titles_height``."""
     for axes, regime in zip(row, regimes, strict=True):
-        look = regime_style(regime)
-        label = look.label if len(regimes) <= _TITLES_ON_ONE_LINE else look.label.replace(" + ", "\n+ ")
-        above(axes, label, color=look.color)
+        above(axes, _title(regime, len(regimes)), color=regime_style(regime).color)
 
 
 def titles_height(regimes: Sequence[str]) -> float:
     """Inches that ``regime_titles`` takes above the axes."""
-    return 0.24 if len(regimes) <= _TITLES_ON_ONE_LINE else 0.37
+    return _TITLE_HEIGHTS[max(_title(regime, len(regimes)).count("\n") for regime in regimes)]
+
+
+def _title(regime: str, columns: int) -> str:
+    label = regime_style(regime).label
+    if columns > _TITLES_ON_ONE_LINE:
+        label = label.replace(" + ", "\n+ ")
+    return label if columns <= _TITLES_ON_TWO_LINES else label.replace("' ", "'\n")
 
 
 def below(axes: Axes, text: str) -> None:
@@ -180,7 +208,7 @@ def beside(axes: Axes, text: str, points: float) -> None:
 def chance_line(axes: Axes, chance: float) -> None:
     """A thin line at the accuracy of guessing, a fraction, on an axis in per cent."""
     room_below = chance > 0.08
-    axes.axhline(100 * chance, color=_GUIDE, linewidth=0.6, zorder=0)
+    axes.axhline(100 * chance, color=GUIDE, linewidth=0.6, zorder=0)
     axes.annotate(
         "chance",
         (1, 100 * chance),
@@ -190,18 +218,18 @@ def chance_line(axes: Axes, chance: float) -> None:
         ha="right",
         va="top" if room_below else "bottom",
         size=6,
-        color=_GUIDE,
+        color=GUIDE,
     )
 
 
-def spread(axes: Axes, curve: Curve, color: str, scale: float = 1, floor: float = -np.inf) -> None:
+def spread(axes: Axes, curve: Curve | Profile, color: str, scale: float = 1, floor: float = -np.inf) -> None:
     """How the seeds of a curve differ: a band, the t-interval, or where they are too few for one, each seed."""
     if curve.values is not None and len(curve.values) < FEWEST_FOR_AN_INTERVAL:
         for values in curve.values:
-            axes.plot(curve.steps, scale * np.maximum(values, floor), color=color, linewidth=0.5, alpha=0.6)
+            axes.plot(curve.x, scale * np.maximum(values, floor), color=color, linewidth=0.5, alpha=0.6)
         return
     low, high = scale * np.maximum(curve.low, floor), scale * curve.high
-    axes.fill_between(curve.steps, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.fill_between(curve.x, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def power_of_ten(value: float, _: object = None) -> str:

@@ -364,7 +364,8 @@ def test_no_finished_run_and_a_folder_that_cannot_be_written(tmp_path):
 def test_layers_and_steps_are_chosen_by_the_stated_rule():
     vgg = [Layer(path, depth) for depth, path in enumerate(LAYERS, 1)]
     assert [layer.depth for layer in chosen_layers(vgg)] == [2, 7, 13]
-    assert [layer.depth for layer in chosen_layers([Layer("fc1", 1), Layer("fc2", 2)])] == [1, 2]
+    assert [layer.depth for layer in chosen_layers([Layer(f"fc{n}", n) for n in (1, 2, 3)])] == [1, 2]
+    assert [layer.depth for layer in chosen_layers([Layer("fc1", 1)])] == [1]
     assert spread_steps([0], 10) == [0]
     assert spread_steps([0, 1, 2, 4, 99, 100], 3) == [0, 4, 100]
 
