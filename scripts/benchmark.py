@@ -188,7 +188,7 @@ class _OurLoop:
 
     def _run(self) -> None:
         original = environment.load_dataset
-        environment.load_dataset = lambda *_: self._dataset
+        environment.load_dataset = lambda *_, **__: self._dataset
         try:
             self._go.acquire()
             training_loop.run(self._config, show=self._pause)

@@ -306,3 +306,113 @@ def test_a_metrics_file_on_a_full_disk(tmp_path, monkeypatch):
     (c.run_dir / "metrics.jsonl").unlink()
     monkeypatch.undo()
     assert training.run(c)["status"] == "complete"  # the lock was given back
+
+
+# --- every probe, the other networks ---------------------------------------------------------------------------------
+
+EVERYTHING = ProbesConfig(every=6, batch_size=16, samples=64, ics=True, landscape=True, update_every=5, alpha_points=2)
+
+
+def regression(tmp_path, norm="bn", **changes):
+    """The deep linear network, eight layers of it."""
+    other = {
+        "batch_size": 1000,
+        "data": DataConfig("gaussian", val_size=0),
+        "model": ModelConfig("dln", width=1.0, depth=8, units=10),
+        "optim": OptimConfig(lr=1e-5),
+    }
+    return config(tmp_path, norm, **other | changes)
+
+
+def sigmoid_mlp(tmp_path, norm="bn", **changes):
+    other = {
+        "data": DataConfig("digits8", val_size=157, binary=True),
+        "model": ModelConfig("mlp", width=1.0, depth=3, units=20, init="gaussian"),
+    }
+    return config(tmp_path, norm, **other | changes)
+
+
+@pytest.mark.parametrize("make", [config, regression, sigmoid_mlp])
+@pytest.mark.parametrize("norm", ["none", "bn", "noisy_bn", "linf"])
+def test_every_probe_at_once_is_bit_identical_training(tmp_path, make, norm):
+    on, off = (
+        make(tmp_path / "on", norm, probes=EVERYTHING),
+        make(tmp_path / "off", norm, probes=ProbesConfig(shift=False)),
+    )
+    assert training.run(on) == training.run(off)
+    assert same_weights(weights(on), weights(off))
+    measured = ("shift/", "ics/", "landscape/")
+    assert [row for row in rows(on) if not any(key.startswith(measured) for key in row)] == rows(off)
+    updates = [row for row in rows(on) if "landscape/beta" in row]
+    assert [row["step"] for row in updates] == [0, 5, 10, 15, 20]
+    layers = json.loads((on.run_dir / "probes/ics/layers.json").read_text())
+    assert layers[0]["depth"] == 1
+    assert all(f"ics/{layer['layer']}/cosine" in row for layer in layers for row in updates)
+
+
+@pytest.mark.parametrize("make", [config, regression, sigmoid_mlp])
+@pytest.mark.parametrize("step", [5, 13])
+def test_a_run_with_every_probe_killed_goes_on_to_the_same_bytes(tmp_path, make, step):
+    whole, killed = (make(tmp_path / name, "noisy_bn", probes=EVERYTHING) for name in "ab")
+    training.run(whole)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(step, patch)
+        training.run(killed)
+    training.run(killed)
+    assert record_bytes(whole) == record_bytes(killed)
+    assert same_weights(weights(whole), weights(killed))
+
+
+def test_the_measured_update_is_the_one_that_is_made(tmp_path):
+    c = config(tmp_path, "none", optim=OptimConfig(lr=0.05, momentum=0.9), probes=replace(EVERYTHING, update_every=12))
+    training.run(c)
+    _, losses, _ = bare_loop(replace(c, steps=13))
+    row = next(row for row in rows(c) if row["step"] == 12 and "landscape/loss" in row)
+    assert row["landscape/loss"] == pytest.approx(losses[12], rel=1e-6)
+    assert row["landscape/alphas"] == pytest.approx([0.05 * 0.5, 0.05 * 4])
+
+
+@pytest.mark.parametrize("norm", ["none", "bn"])
+def test_a_regression_trains_exactly_as_a_bare_loop_does(tmp_path, norm):
+    c = regression(tmp_path, norm)
+    summary = training.run(c)
+    dataset = load_dataset("gaussian", None, 0, seed=c.seed)
+    model = training.build_model(c, None)
+    losses = []
+    for _ in range(c.steps):
+        loss = 0.5 * ((model(dataset.train.images) - dataset.train.labels) ** 2).sum()
+        model.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= c.optim.lr * parameter.grad
+    logged = [row for row in rows(c) if "train/loss" in row]
+    for row, start in zip(logged, (0, 5, 10, 15, 20), strict=True):
+        assert row["train/loss"] == pytest.approx(np.mean(losses[start : row["step"]]), rel=1e-9)
+        assert "train/accuracy" not in row
+    assert summary["outcome"] == "trained"
+    assert summary["test/accuracy"] == summary["val/accuracy"] == {}
+    assert "train/accuracy" not in summary
+    assert losses[-1] < losses[0]
+
+
+def test_a_regression_that_diverges_says_so(tmp_path):
+    summary = training.run(regression(tmp_path, "none", optim=OptimConfig(lr=10.0), probes=EVERYTHING))
+    assert summary["outcome"] == "diverged"
+    assert summary["diverged_at"] < 24
+
+
+def test_each_seed_of_a_regression_has_its_own_problem(tmp_path):
+    runs = [regression(tmp_path, seed=seed, probes=ProbesConfig(False)) for seed in (0, 1)]
+    losses = [training.run(c)["train/loss"] for c in runs]
+    assert losses[0] != losses[1]
+
+
+def test_the_sigmoid_network_learns_and_its_units_are_recorded(tmp_path):
+    c = sigmoid_mlp(tmp_path, "bn", steps=300, optim=OptimConfig(lr=0.3), log_every=100, eval_every=100)
+    summary = training.run(c)
+    assert summary["train/accuracy"] > 0.5
+    layers = json.loads((c.run_dir / "probes/shift/layers.json").read_text())
+    assert [layer["channels"] for layer in layers] == [20, 20, 20, 10]
+    assert layers[0]["input_channels"] == 64
