@@ -26,7 +26,7 @@ from torchvision.transforms.functional import to_pil_image
 from icsbench.config import Config, DataConfig, ModelConfig, NormConfig, ProbesConfig, WandbConfig
 from icsbench.data import Batches, Split, channel_statistics
 from icsbench.norms import noise_modules
-from icsbench.probes import ShiftProbe
+from icsbench.probes import ShiftProbe, UpdateProbe, internal_covariate_shift, loss_landscape
 from icsbench.probes.shift import is_scheduled
 from icsbench.training import build_model, environment
 from icsbench.training import loop as training_loop
@@ -268,6 +268,96 @@ def _trainer(norm: str, inputs: torch.Tensor, targets: torch.Tensor):
     return model, step
 
 
+def update_probes() -> list[Row]:
+    """ICS and landscape of VGG16 against plain forward and backward passes, and all probes over a run."""
+    steps, every, points = 1000, 25, 6
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
+    targets = torch.randint(10, (BATCH,), generator=generator)
+    alphas = [0.01 * 0.5 * 1.5**k for k in range(points)]
+    rows = []
+    for norm in ("none", "bn", "noisy_bn"):
+        model, step = _trainer(norm, inputs, targets)
+        paths = [path for path, _ in model.layers()]
+        step()
+        new = {name: parameter.detach() * 0.999 for name, parameter in model.named_parameters()}
+
+        def one_pass(model=model) -> None:
+            model.zero_grad()
+            F.cross_entropy(model(inputs), targets).backward()
+
+        def brute_force(model=model, paths=paths, new=new) -> None:
+            old = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+            one_pass(model)
+            for count in range(len(paths)):
+                with torch.no_grad():
+                    for name, parameter in model.named_parameters():
+                        parameter.copy_((new if name.startswith(tuple(f"{p}." for p in paths[:count])) else old)[name])
+                one_pass(model)
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    parameter.copy_(old[name])
+
+        layers = [(path, f"{path}.transform") for path in paths]
+        update = UpdateProbe(model, F.cross_entropy, layers=layers, alphas=[0.5 * 1.5**k for k in range(points)])
+        shift = ShiftProbe(model, model.layers(), inputs, samples=ProbesConfig().samples, seed=0)
+        shift(0)
+        position = iter(range(1, 10**9))
+
+        def watched(update=update, step=step) -> None:
+            update.before()
+            step()
+            update.after(inputs, targets, 0.01)
+
+        seconds = interleaved(
+            7,
+            ics=lambda m=model, n=new: internal_covariate_shift(m, F.cross_entropy, inputs, targets, n),
+            one_pass=one_pass,
+            brute_force=brute_force,
+            landscape=lambda m=model: loss_landscape(m, F.cross_entropy, inputs, targets, alphas),
+            step=step,
+            watched=watched,
+            shift=lambda p=shift, i=position: p(next(i)),
+        )
+        cost = ratio(seconds, "ics", "one_pass")
+        rows.append(
+            Row(
+                f"ICS of the 14 layers of VGG16 against one forward and backward pass, {norm}",
+                f"{cost:.2f}x (brute force takes {ratio(seconds, 'brute_force', 'ics'):.1f} times as long)",
+                "5x or less",
+                cost <= 5,
+            )
+        )
+        cost = ratio(seconds, "landscape", "one_pass") / (points + 1)
+        rows.append(
+            Row(
+                f"landscape at {points} points against {points + 1} forward and backward passes, {norm}",
+                f"{cost:.2f}x",
+                "1.1x or less",
+                cost <= 1.1,
+            )
+        )
+        extra = ratio(seconds, "watched", "step") - 1
+        probes = sum(is_scheduled(step, ProbesConfig().every) for step in range(steps + 1))
+        share = extra / every + probes * ratio(seconds, "shift", "step") / steps
+        what = f"all probes over {steps:,} steps, ICS and landscape every {every}, {norm}"
+        rows.append(Row(what, f"{share:.0%} (one update measured: {extra:.1f} steps)", "none", True))
+    return rows
+
+
+def deep_linear_study() -> list[Row]:
+    """The whole of ``experiment=dln`` at full length: two learning rates, six seeds, with and without BN."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "icsbench", "sweep", "experiment=dln", "scale=cpu", f"results={folder}"]
+        began = time.perf_counter()
+        subprocess.run([*command, "wandb=disabled"], check=True, capture_output=True)
+        minutes = (time.perf_counter() - began) / 60
+        runs = len(list(Path(folder).rglob("summary.json")))
+    what = f"the deep linear study: {runs} runs of 10,000 steps with all probes"
+    measured = f"{minutes:.0f} minutes on {torch.multiprocessing.cpu_count()} cores"
+    return [Row(what, measured, "minutes, not hours", minutes < 60)]
+
+
 class NaiveNoise(torch.nn.Module):
     """Algorithm 1 as it is written down: two random floats for every activation."""
 
@@ -396,7 +486,9 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "input": input_pipeline,
     "step": training_step,
     "probe": shift_probe,
+    "update": update_probes,
     "noise": noise,
+    "dln": deep_linear_study,
     "memory": memory,
     "start": start_up,
     "pool": pool,
