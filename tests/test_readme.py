@@ -31,6 +31,11 @@ def test_every_config_key_and_option_named_in_the_readme_exists():
     ] == []
 
 
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_the_code_in_the_readme_runs(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
 def numbers_of_the_prose():
     """The numbers that the README's sentences quote, computed from the committed records' CSV files."""
     reference = ROOT / "results" / "reference"
