@@ -119,12 +119,14 @@ def _draw(results: Path, out: Path | None) -> None:
     from rich.console import Console
 
     from icsbench.analysis.files import Drawn
+    from icsbench.analysis.optimisation import print_optimisation, write_optimisation_tables
     from icsbench.analysis.results import load_runs
     from icsbench.analysis.tables import print_results, write_tables
 
     found = load_runs(results)
     out = out or results / "figures"
     print_results(Console(), found)
+    print_optimisation(Console(), found)
     drawn = Drawn(out, results, found)
     before = drawn.read()
     if before is None:
@@ -132,13 +134,14 @@ def _draw(results: Path, out: Path | None) -> None:
 
         said: list[str] = []
         files = [*draw_all(found, out, said.append), *write_tables(found, out)]
+        files += write_optimisation_tables(found, out)
         drawn.note(files, said)
     else:
         files, said = before
     for line in said:
         print(line)
     news = "written" if before is None else "up to date"
-    print(f"{len(files)} files {news} in {out} (figures as PDF, PNG and CSV; the table as CSV and markdown)")
+    print(f"{len(files)} files {news} in {out} (figures as PDF, PNG and CSV; tables as CSV and markdown)")
 
 
 def main() -> None:
