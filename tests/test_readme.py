@@ -79,3 +79,17 @@ def numbers_of_the_prose():
 @pytest.mark.parametrize("sentence", numbers_of_the_prose())
 def test_the_numbers_in_the_prose_are_those_of_the_records(sentence):
     assert sentence in " ".join(README.split())
+
+
+REFERENCES = sorted(path.parent for path in (ROOT / "results" / "reference").glob("*/README.md"))
+
+
+@pytest.mark.parametrize("folder", REFERENCES, ids=lambda folder: folder.name)
+def test_the_bold_numbers_beside_the_reference_figures_are_those_of_their_tables(folder):
+    text = " ".join((folder / "README.md").read_text().split())
+    tables = "\n".join(path.read_text() for path in folder.rglob("*.md") if path.name != "README.md")
+    numbers = [bold for bold in re.findall(r"\*\*([^*]+)\*\*", text) if bold[0].isdigit() or bold[0] in "-+"]
+    assert numbers
+    assert [number for number in numbers if number not in tables] == []
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [link for link in links if not (folder / link).exists()] == []
