@@ -8,6 +8,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
+from layout import assert_texts_apart
 from matplotlib import get_configdir
 from matplotlib.image import imread
 from scipy import stats
@@ -199,28 +200,8 @@ def test_texts_neither_overlap_nor_leave_the_page(tmp_path):
     [group] = group_runs(load_runs(tmp_path))
     with figures.house_style():
         for draw_one in DRAW:
-            part = group if draw_one is figures.draw_accuracy else group.at(0.1)
-            figure, _ = draw_one(part)
-            figure.draw_without_rendering()
-            texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
-            for axes in figure.axes:
-                texts += [*axes.texts, *tick_labels(axes.xaxis), *tick_labels(axes.yaxis)]
-            boxes = [(text.get_window_extent(), text) for text in texts]
-            for position, (box, text) in enumerate(boxes):
-                assert min(box.x0, box.y0) >= 0, text
-                assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
-                for other, its_text in boxes[position + 1 :]:
-                    width = min(box.x1, other.x1) - max(box.x0, other.x0)
-                    height = min(box.y1, other.y1) - max(box.y0, other.y0)
-                    assert min(width, height) <= 1, (draw_one.__name__, text, its_text)
-
-
-def tick_labels(axis):
-    """The labels in view: matplotlib keeps some beyond the limits, and does not draw them."""
-    low, high = sorted(axis.get_view_interval())
-    ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-    labels = [label for tick in ticks for label in (tick.label1, tick.label2)]
-    return [label for label in labels if label.get_visible() and label.get_text()]
+            figure, _ = draw_one(group if draw_one is figures.draw_accuracy else group.at(0.1))
+            assert_texts_apart(figure)
 
 
 def test_diverged_and_chance_runs_are_drawn_and_counted(tmp_path):
