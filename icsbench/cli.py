@@ -17,6 +17,8 @@ app = typer.Typer(
     help="Why does Batch Normalization help? Train VGG16 without BN, with BN and with noisy BN, measure what each side "
     "of the internal-covariate-shift debate talks about, and draw the comparison.",
 )
+lab = typer.Typer(no_args_is_help=True, help="Studies of one network, besides the training runs.")
+app.add_typer(lab, name="lab")
 
 _HYDRA_COMMAND = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -107,6 +109,32 @@ def runs(results: Results) -> None:
     from icsbench.analysis.tables import print_runs
 
     print_runs(Console(), load_runs(results))
+
+
+@lab.command()
+def theorems(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Hydra overrides (key=value, group=option), as of icsbench train.",
+            autocompletion=_complete,
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file; default theorems.csv in the run's folder.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Check the theorems of Santurkar et al. on a network, untrained and trained: icsbench lab theorems scale=cpu.
+
+    Every batch normalization, on the first training batch, in float64 and with eps = 0: the residuals of the
+    identities, how often the printed forms fail, and what reduces the gradient, by theory and as measured. The trained
+    network is that of icsbench train with the same overrides, and is trained only if that run is not there yet; the
+    default takes a few minutes. norm must be bn or noisy_bn. icsbench train --help shows the whole configuration.
+    """
+    from icsbench.hydra_app import check_theorems_of
+
+    check_theorems_of(overrides or [], out)
 
 
 def _launch(arguments: list[str]) -> None:

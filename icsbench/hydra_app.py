@@ -1,6 +1,8 @@
-"""The Hydra application behind ``icsbench train`` and ``icsbench sweep``."""
+"""The Hydra application behind ``icsbench train`` and ``icsbench sweep``, and what else takes their overrides."""
 
 import contextlib
+import csv
+import io
 import os
 import re
 import signal
@@ -18,7 +20,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from icsbench.config import resolve, unknown_key
+from icsbench.atomic import write_atomically
+from icsbench.config import Config, resolve, unknown_key
 from icsbench.errors import IcsbenchError
 
 _HERE = Path(__file__).resolve().parent
@@ -58,7 +61,7 @@ def task(composed: DictConfig) -> float | None:
         from icsbench import training
 
         in_pool = multirun and "joblib" in hydra_config.launcher["_target_"].lower()
-        who = f"{config.norm.name} lr {config.optim.lr:g} seed {config.seed}"
+        who = _who(config)
         show = _Lines(who, config.steps, parent=os.getppid() if in_pool else None)
         summary = training.run(config, threads=1 if in_pool else None, show=show)
     except IcsbenchError as error:
@@ -115,10 +118,84 @@ def records_of(arguments: list[str]) -> Path:
     """
     if any(argument.startswith("results=") and _sweeps(argument) for argument in arguments):
         raise IcsbenchError("results names several folders; give one, where table and figures can be drawn together")
-    with _errors_of_hydra(), hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        single = [a for a in _expanded(arguments) if not a.startswith("hydra") and not _sweeps(a)]
-        config = resolve(hydra.compose("train", single))
+    with _errors_of_hydra():
+        config = _composed([a for a in arguments if not a.startswith("hydra") and not _sweeps(a)])
     return Path(config.results) / config.experiment
+
+
+def check_theorems_of(overrides: list[str], out: Path | None) -> None:
+    """Check the theorems on the network of one run: untrained, then as the run leaves it, which is made if need be.
+
+    Prints both reports and writes them to the CSV file ``out`` (default: ``theorems.csv`` in the run's folder).
+
+    :raises IcsbenchError: the overrides, the data, the run or the file, in one line; or the run diverged.
+    """
+    with _errors_of_hydra():
+        for several in filter(_sweeps, overrides):
+            raise IcsbenchError(f"{several} names several networks; give one")
+        config = _composed(overrides)
+    if config.norm.name not in ("bn", "noisy_bn"):
+        raise IcsbenchError(
+            f"norm={config.norm.name} has no batch normalization, which the theorems are about; "
+            "choose norm=bn or norm=noisy_bn"
+        )
+    if out is not None and out.is_dir():
+        raise IcsbenchError(f"{out} is a folder; --out names a CSV file")
+    import torch
+    from rich.console import Console
+
+    from icsbench import training
+    from icsbench.labs.theorems import check_theorems, print_report, rows
+    from icsbench.training import checkpoint
+    from icsbench.training.environment import dataset_of
+    from icsbench.training.task import Task
+
+    cpu = torch.device("cpu")  # float64 is slow on most GPUs and missing on some
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    dataset = dataset_of(config)
+    batch = Task(config, dataset, cpu)
+    inputs, targets = batch.batches(0)
+    network = training.build_model(config, dataset.num_classes, dataset.train.images[0].numel())
+    initial = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    told: list[dict[str, Any]] = []
+
+    def tell(name: str, step: int) -> None:
+        reports = check_theorems(network, batch.loss, inputs, targets, initial=initial, seed=config.seed)
+        title = f"{config.run_name}, seed {config.seed}, {dataset.label}: {name} (step {step}), batch of {len(inputs)}"
+        print_report(Console(), title, reports)
+        said = {"run": config.run_name, "seed": config.seed, "data": dataset.label, "network": name, "step": step}
+        told.extend(said | row for row in rows(reports))
+
+    tell("untrained", 0)
+    who = _who(config)
+    summary = training.run(config, show=_Lines(who, config.steps, parent=None))
+    _say(f"{who}: {_describe(summary)}; record {config.run_dir}")
+    if summary["diverged_at"] is not None:
+        raise IcsbenchError(f"{config.run_dir} diverged, so there is no trained network; try a smaller optim.lr")
+    path = config.run_dir / "checkpoint.pt"
+    if not path.exists():
+        raise IcsbenchError(f"{path} is missing; delete the folder to train the run again")
+    network.load_state_dict(checkpoint.load(path, config, cpu)["model"])
+    print()
+    tell("trained", summary["steps"])
+
+    text = io.StringIO()
+    table = csv.DictWriter(text, [*told[0]], lineterminator="\n")
+    table.writeheader()
+    table.writerows(told)
+    out = out or config.run_dir / "theorems.csv"
+    write_atomically(out, lambda file: file.write(text.getvalue().encode()))
+    print(f"written to {out}")
+
+
+def _composed(overrides: list[str]) -> Config:
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return resolve(hydra.compose("train", _expanded(overrides)))
+
+
+def _who(config: Config) -> str:
+    return f"{config.norm.name} lr {config.optim.lr:g} seed {config.seed}"
 
 
 def _sweeps(override: str) -> bool:

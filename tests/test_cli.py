@@ -19,7 +19,7 @@ from icsbench.hydra_app import CONFIG_DIR, launch
 from icsbench.training import loop
 
 GRID = ("norm=none,bn", "seed=0,1")
-COMMANDS = ("train", "sweep", "reproduce", "figures", "runs")
+COMMANDS = ("train", "sweep", "reproduce", "figures", "runs", "lab")
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ ALLOWED = {
     "training": {"errors", "atomic", "streams", "config", "record", "tracking", "data", "norms", "models", "probes"},
     "analysis": {"errors", "atomic"},
     "figures": {"errors", "analysis"},
-    "hydra_app": {"errors", "config", "data", "labs", "training"},
+    "hydra_app": {"errors", "atomic", "config", "data", "labs", "training"},
     "completion": {"hydra_app"},
     "cli": {"errors", "completion", "hydra_app", "analysis", "figures"},
     "__main__": {"cli"},

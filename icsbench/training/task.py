@@ -42,8 +42,8 @@ def build_model(config: Config, num_classes: int | None, in_features: int = 3 * 
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of a classifier, mean over the batch; in float32 also under autocast."""
-    return F.cross_entropy(logits.float(), labels)
+    """The loss of a classifier, mean over the batch; in float32 under autocast too, in float64 for such logits."""
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
 
 
 def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
