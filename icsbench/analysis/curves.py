@@ -153,7 +153,8 @@ class Tracks:
 class Drift:
     """How far the percentiles of a layer's units are from where they end: the curve, and what is behind it by seed.
 
-    ``averages``: the mean over time, by the trapezoidal rule over the steps from the first probe to the last.
+    ``averages``: the mean over time, by the trapezoidal rule over the steps from the first probe to the last; NaN
+    where they are one.
     ``left_out``: the number of units, of ``units``, whose final range is zero.
     """
 
@@ -316,7 +317,8 @@ def percentile_drift(group: Group, layer: Layer) -> list[Drift]:
             if not np.array_equal(own, steps):
                 raise IcsbenchError(f"{run.path}: not probed at the steps of the other seeds; run it again")
         values, left_out = zip(*(_drift(quantiles) for _, quantiles in found), strict=True)
-        averages = np.trapezoid(values, steps, axis=1) / (steps[-1] - steps[0])
+        duration = float(steps[-1] - steps[0]) or np.nan
+        averages = np.asarray(np.trapezoid(values, steps, axis=1)) / duration
         band = mean_band(values)
         ends = (band.mean, band.low, band.high)
         curve = Curve(DRIFT, condition.regime, condition.lr, seeds, steps, *ends, layer, values=np.array(values))

@@ -38,11 +38,11 @@ _SHARED_SETTINGS = (
 _REGIMES = ("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf")
 
 _SCALES = {
-    "demo": {"data.name": "digits", "model.width": 0.125, "steps": 300, "batch_size": 64},
-    "cpu": {"data.name": "cifar10", "model.width": 0.25, "steps": 2_000, "batch_size": 128},
+    "demo": {"data.name": "digits", "model.width": 0.125, "batch_size": 64},
+    "cpu": {"data.name": "cifar10", "model.width": 0.25, "batch_size": 128},
     "paper": {"data.name": "cifar10", "model.width": 1.0, "steps": 15_000, "batch_size": 128},
 }
-"""What each of ``configs/scale`` stands for with a VGG."""
+"""What each of ``configs/scale`` stands for with a VGG; the steps of the smaller ones are up to the experiment."""
 
 _PAPERS = {
     "mlp": {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,7 @@ MATCHED = (LOSS_WIDTH, DIFFERENCE_RELATIVE, BETA_LR, ICS_RELATIVE, ICS_COSINE, I
 
 _LOSS = "landscape/loss"
 _ALPHAS = "landscape/alphas"
+_LOSSES = "landscape/losses"
 _DIFFERENCES = "landscape/gradient_differences"
 _LANDSCAPE = (
     *(LOSS_LOW, LOSS_HIGH, DIFFERENCE_LOW, DIFFERENCE_HIGH, BETA),
@@ -77,6 +78,11 @@ _LANDSCAPE = (
 _PROFILES = 6
 _BINS = 8
 _WINDOWS: dict[str, tuple[float, float]] = {"first tenth": (0.0, 0.1), "second half": (0.5, 1.0)}
+_MATCHED = "matched loss"
+_HOW_MATCHED = (
+    " At matched loss: the median over the measurements of a run in a bin of training loss, and the mean over those "
+    "bins that at least half of the seeds of every regime reached."
+)
 _SUMMARY = {
     ICS_RELATIVE: "ICS / ‖G‖",
     ICS_COSINE: "cos(G, G′)",
@@ -119,19 +125,6 @@ class Profile:
                 "low": float(low),
                 "high": float(high),
             }
-
-
-@dataclass(frozen=True, eq=False)
-class Matched:
-    """Medians at matched training loss.
-
-    ``edges``, (bins + 1,), are the ends of the bins, in the unit of the loss. ``medians[quantity][regime]``, (n, bins),
-    has a row for each of ``seeds[regime]``: the median over the run's measurements in the bin, NaN where it has none.
-    """
-
-    edges: Floats
-    seeds: dict[str, tuple[int, ...]]
-    medians: dict[str, dict[str, Floats]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,8 +233,8 @@ def step_sizes(group: Group) -> Floats:
     """
     found = []
     for run in (run for condition in _with_landscape(group) for run in condition.runs):
-        steps, alphas = _lists(run, _ALPHAS)
-        found.append((run, alphas / _learning_rate(run, steps)[:, None]))
+        along = _along(run)
+        found.append((run, along.alphas / _learning_rate(run, along.steps)[:, None]))
     first = found[0][1][0]
     for run, multiples in found:
         if multiples.shape[1] != len(first) or not np.allclose(multiples, first, rtol=1e-6, atol=0):
@@ -252,7 +245,7 @@ def step_sizes(group: Group) -> Floats:
 def edge_of_stability(group: Group) -> tuple[NDArray[np.int64], Floats]:
     """``2 / lr`` at the steps where a run of the group measured the landscape: steps and values, of shape (m,)."""
     run = _with_landscape(group)[0].runs[0]
-    steps, _ = _lists(run, _ALPHAS)
+    steps = _along(run).steps
     return steps, 2 / _learning_rate(run, steps)
 
 
@@ -262,8 +255,8 @@ def profiles(group: Group) -> list[Profile]:
     The first and the last are always among them.
     """
     multiples = step_sizes(group)
-    found = {c: [_lists(run, _DIFFERENCES) for run in c.runs] for c in _with_landscape(group)}
-    steps = reduce(np.intersect1d, [own for of_runs in found.values() for own, _ in of_runs])
+    found = {condition: [_along(run) for run in condition.runs] for condition in _with_landscape(group)}
+    steps = reduce(np.intersect1d, [along.steps for of_runs in found.values() for along in of_runs])
     if not len(steps):
         raise NotMeasured("no step at which all runs measured the landscape")
     wanted = np.linspace(steps[0], steps[-1], _PROFILES)
@@ -271,7 +264,7 @@ def profiles(group: Group) -> list[Profile]:
     for step in sorted({int(steps[np.abs(steps - one).argmin()]) for one in wanted}):
         for condition, of_runs in found.items():
             alphas = multiples * _learning_rate(condition.runs[0], np.array([step]))
-            values = _positive(np.concatenate([differences[own == step] for own, differences in of_runs]))
+            values = _positive(np.concatenate([along.differences[along.steps == step] for along in of_runs]))
             band = geometric_band(values)
             seeds = tuple(run.seed for run in condition.runs)
             ends = (band.mean, band.low, band.high)
@@ -279,32 +272,44 @@ def profiles(group: Group) -> list[Profile]:
     return drawn
 
 
-def matched_medians(group: Group) -> Matched:
+def matched_curves(group: Group) -> list[MatchedCurve]:
     """The quantities ``MATCHED``, as far as recorded, at matched training loss instead of matched step.
 
     The loss is that of the measured batch at the current weights, ``landscape/loss``, which must be recorded. Its
     common bins are 8, equal in log loss, between the 1 % and the 99 % quantile of log loss over all measurements of
-    all runs; the last contains its upper end, and what lies outside is in none. The ICS is the median over layers, the
-    first (which has none by definition) excluded. A median is over what is a number. The group has one learning rate.
+    all runs; the last contains its upper end, and what lies outside is in none. Of each run it is the median over its
+    measurements in a bin, the ICS of each being the median over layers, the first (which has none by definition)
+    excluded; both over what is a number. A median that is not finite, or not positive where the mean is geometric,
+    counts as none; a bin is left out where less than half of the seeds have one.
     """
-    conditions = _with_landscape(group)
-    found = {condition.regime: [measurements(run) for run in condition.runs] for condition in conditions}
-    losses = _positive(np.concatenate([of_run[_LOSS][1] for of_runs in found.values() for of_run in of_runs]))
+    found = [(condition, [measurements(run) for run in condition.runs]) for condition in _with_landscape(group)]
+    losses = _positive(np.concatenate([of_run[_LOSS][1] for _, of_runs in found for of_run in of_runs]))
     logarithms = np.log(losses[np.isfinite(losses)])
     low, high = np.quantile(logarithms, [0.01, 0.99]) if len(logarithms) else (0.0, 0.0)
     if not low < high:
         raise NotMeasured("the loss is the same at all measurements")
     edges = np.linspace(low, high, _BINS + 1)
-    medians = {
-        quantity: {
-            regime: np.array([_binned(of_run, quantity, edges) for of_run in of_runs])
-            for regime, of_runs in found.items()
-            if all(quantity in of_run for of_run in of_runs)
-        }
+    return [
+        _matched_curve(condition, quantity, edges, [_binned(of_run, quantity, edges) for of_run in of_runs])
         for quantity in MATCHED
-    }
-    seeds = {condition.regime: tuple(run.seed for run in condition.runs) for condition in conditions}
-    return Matched(np.exp(edges), seeds, {quantity: by_regime for quantity, by_regime in medians.items() if by_regime})
+        for condition, of_runs in found
+        if all(quantity in of_run for of_run in of_runs)
+    ]
+
+
+def _matched_curve(condition: Condition, quantity: str, edges: Floats, medians: Sequence[Floats]) -> MatchedCurve:
+    """``edges`` are in log loss; ``medians`` has the bins of each seed."""
+    values = np.array(medians)
+    values = np.where(np.isfinite(values), values, np.nan) if quantity in ARITHMETIC else _positive(values)
+    values[:, 2 * np.isfinite(values).sum(axis=0) < len(values)] = np.nan
+    n = np.isfinite(values).sum(axis=0)
+    mean, low, high = np.full((3, _BINS), np.nan)
+    for number in np.flatnonzero(n):
+        present = values[np.isfinite(values[:, number]), number]
+        band = averaged(quantity, present[:, None])
+        mean[number], low[number], high[number] = band.mean[0], band.low[0], band.high[0]
+    seeds = tuple(run.seed for run in condition.runs)
+    return MatchedCurve(quantity, condition.regime, condition.lr, seeds, np.exp(edges), n, mean, low, high, values)
 
 
 def _binned(of_run: dict[str, _Series], quantity: str, edges: Floats) -> Floats:
@@ -315,31 +320,6 @@ def _binned(of_run: dict[str, _Series], quantity: str, edges: Floats) -> Floats:
     bins[logarithms == edges[-1]] = _BINS - 1
     values = of_run[quantity][1][at_value]
     return np.array([_median(values[bins == number]) for number in range(_BINS)])
-
-
-def matched_curves(group: Group) -> list[MatchedCurve]:
-    """The means over seeds of ``matched_medians``; a bin is left out where less than half of the seeds have a median.
-
-    A median that is not finite, or not positive where the mean is geometric, counts as none.
-    """
-    matched = matched_medians(group)
-    curves = []
-    for quantity, by_regime in matched.medians.items():
-        for regime, medians in by_regime.items():
-            values = np.where(np.isfinite(medians), medians, np.nan)
-            values = values if quantity in ARITHMETIC else _positive(values)
-            values[:, 2 * np.isfinite(values).sum(axis=0) < len(values)] = np.nan
-            n = np.isfinite(values).sum(axis=0)
-            mean, low, high = np.full((3, _BINS), np.nan)
-            for number in np.flatnonzero(n):
-                present = values[np.isfinite(values[:, number]), number]
-                band = averaged(quantity, present[:, None])
-                mean[number], low[number], high[number] = band.mean[0], band.low[0], band.high[0]
-            seeds = matched.seeds[regime]
-            curves.append(
-                MatchedCurve(quantity, regime, group.lrs[0], seeds, matched.edges, n, mean, low, high, values)
-            )
-    return curves
 
 
 def measurements(run: Run) -> dict[str, _Series]:
@@ -359,10 +339,10 @@ def measurements(run: Run) -> dict[str, _Series]:
 def _landscape(run: Run) -> dict[str, _Series]:
     if not has_landscape([run]):
         return {}
-    steps, scalars = run.metrics.table([_LOSS, GRADIENT_NORM, BETA])
-    (_, losses), (_, differences) = _lists(run, "landscape/losses"), _lists(run, _DIFFERENCES)
-    if not len(steps) == len(losses) == len(differences) == len(_lists(run, _ALPHAS)[0]):
-        raise IcsbenchError(f"{run.path / 'metrics.jsonl'}: a measurement of the landscape lacks a part; run it again")
+    steps, _, losses, differences = _along(run)
+    own, scalars = run.metrics.table([_LOSS, GRADIENT_NORM, BETA])
+    if not np.array_equal(own, steps):
+        raise _lacks_a_part(run)
     loss, gradient_norm, beta = scalars.T
     low, high, difference = losses.min(axis=1), losses.max(axis=1), differences.max(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -381,19 +361,32 @@ def _landscape(run: Run) -> dict[str, _Series]:
     return {quantity: (steps, of_quantity) for quantity, of_quantity in values.items()}
 
 
+class _Along(NamedTuple):
+    """What one run measured along its gradient: steps (m,), the rest (m, K)."""
+
+    steps: NDArray[np.int64]
+    alphas: Floats
+    losses: Floats
+    differences: Floats
+
+
+def _along(run: Run) -> _Along:
+    (steps, alphas), *others = (run.metrics.lists(key) for key in (_ALPHAS, _LOSSES, _DIFFERENCES))
+    if not all(np.array_equal(own, steps) and values.shape == alphas.shape for own, values in others):
+        raise _lacks_a_part(run)
+    return _Along(steps, alphas, *(values for _, values in others))
+
+
+def _lacks_a_part(run: Run) -> IcsbenchError:
+    return IcsbenchError(f"{run.path / 'metrics.jsonl'}: a measurement of the landscape lacks a part; run it again")
+
+
 def _learning_rate(run: Run, steps: NDArray[np.int64]) -> Floats:
     """That of the update after so many updates."""
     lr = np.full(len(steps), run.lr)
     if run.setting("optim.schedule") == "cosine":
         lr *= (1 + np.cos(np.pi * steps / int(run.setting("steps")))) / 2
     return lr
-
-
-def _lists(run: Run, key: str) -> tuple[NDArray[np.int64], Floats]:
-    try:
-        return run.metrics.lists(key)
-    except IcsbenchError as error:
-        raise IcsbenchError(f"{run.path / 'metrics.jsonl'}: {error}") from None
 
 
 def _ics(run: Run, quantity: str, layers: Sequence[Layer]) -> tuple[NDArray[np.int64], Floats]:
@@ -438,38 +431,75 @@ def _median(values: Floats, axis: int = 0) -> Any:
 
 
 def optimisation_table(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """One row per group, learning rate, regime and window: ``first tenth`` and ``second half`` of the updates.
+    """One row per group, learning rate, regime and window.
 
+    Windows: ``first tenth`` and ``second half`` of the updates; where there are several regimes, ``matched loss``.
     Keys: ``group``, ``facts``, ``provenance``, ``regime``, ``setting`` and ``lr`` as in ``result_table``; ``window``;
     ``n`` and ``diverged``, how many runs are measured and how many more are left out because they diverged; and each
-    recorded quantity of ``measurements`` that the table shows, as Interval over the runs' medians over the window:
-    geometric but for the cosine, and NaN where a run has no median, or, if geometric, none that is positive.
+    recorded quantity of ``measurements`` that the table shows, as Interval over the runs, geometric but for the cosine.
+
+    Of a run it is the median over the window, and NaN where a run has none, or, if geometric, none that is positive.
+    At matched loss it is the mean, geometric again, over those bins of ``matched_curves`` that no regime leaves out,
+    and over the runs that have a median in one; ``bins`` is their number, ``loss_low`` and ``loss_high`` the ends.
     """
-    rows = []
-    for group in group_runs(runs):
-        conditions = group.conditions
-        for condition in conditions:
-            measured = [run for run in condition.runs if has_ics([run]) or has_landscape([run])]
-            found = {run: measurements(run) for run in measured if run.status != "diverged"}
-            for window in _WINDOWS if measured else ():
-                row: dict[str, Any] = {
-                    "group": group.name,
-                    "facts": group.facts,
-                    "provenance": group.provenance,
-                    "regime": condition.regime,
-                    "setting": setting_of(condition, conditions),
-                    "lr": condition.lr,
-                    "window": window,
-                    "n": len(found),
-                    "diverged": len(measured) - len(found),
-                }
-                for quantity in _SUMMARY:
-                    if found and all(quantity in of_run for of_run in found.values()):
-                        medians = [_window_median(run, of_run[quantity], window) for run, of_run in found.items()]
-                        mean, low, high, n = averaged(quantity, np.array(medians)[:, None])
-                        row[quantity] = Interval(float(mean[0]), float(low[0]), float(high[0]), n)
-                rows.append(row)
+    return [row for group in group_runs(runs) for lr in group.lrs for row in _rows(group, lr)]
+
+
+def _rows(group: Group, lr: float) -> list[dict[str, Any]]:
+    part, rows = group.at(lr), []
+    conditions, matched = part.conditions, _at_matched_loss(part)
+    for condition in conditions:
+        measured = [run for run in condition.runs if has_ics([run]) or has_landscape([run])]
+        if not measured:
+            continue
+        found = {run: measurements(run) for run in measured if run.status != "diverged"}
+        row: dict[str, Any] = {
+            "group": group.name,
+            "facts": group.facts,
+            "provenance": group.provenance,
+            "regime": condition.regime,
+            "setting": setting_of(condition, conditions),
+            "lr": lr,
+            "n": len(found),
+            "diverged": len(measured) - len(found),
+        }
+        for window in _WINDOWS:
+            intervals = {}
+            for quantity in _SUMMARY:
+                if found and all(quantity in of_run for of_run in found.values()):
+                    medians = [_window_median(run, of_run[quantity], window) for run, of_run in found.items()]
+                    intervals[quantity] = _interval_of(quantity, np.array(medians))
+            rows.append(row | {"window": window} | intervals)
+        if condition.regime in matched:
+            rows.append(row | {"window": _MATCHED} | matched[condition.regime])
     return rows
+
+
+def _at_matched_loss(group: Group) -> dict[str, dict[str, Any]]:
+    """What the rows of each regime hold at matched loss; empty where there is none that several regimes reached."""
+    try:
+        curves = matched_curves(group)
+    except NotMeasured:
+        return {}
+    shared = np.flatnonzero(np.all([curve.n > 0 for curve in curves], axis=0))
+    regimes = dict.fromkeys(curve.regime for curve in curves)
+    if not len(shared) or len(regimes) == 1:
+        return {}
+    low, high = float(curves[0].edges[shared[0]]), float(curves[0].edges[shared[-1] + 1])
+    rows: dict[str, dict[str, Any]] = {
+        regime: {"bins": len(shared), "loss_low": low, "loss_high": high} for regime in regimes
+    }
+    for curve in curves:
+        there = curve.values[:, shared]
+        there = there[np.isfinite(there).any(axis=1)]
+        means = np.nanmean(there, axis=1) if curve.quantity in ARITHMETIC else np.exp(np.nanmean(np.log(there), axis=1))
+        rows[curve.regime][curve.quantity] = _interval_of(curve.quantity, means)
+    return rows
+
+
+def _interval_of(quantity: str, values: Floats) -> Interval:
+    mean, low, high, n = averaged(quantity, values[:, None])
+    return Interval(float(mean[0]), float(low[0]), float(high[0]), n)
 
 
 def _window_median(run: Run, series: _Series, window: str) -> float:
@@ -519,14 +549,21 @@ def _tables(
             quantities = [quantity for quantity in _SUMMARY if any(quantity in row for row in shown)]
             body = [["seeds", *(_seeds(row) for row in shown)]]
             body += [[_SUMMARY[quantity], *(_interval(row.get(quantity)) for row in shown)] for quantity in quantities]
-            tables.append((f"lr {lr:g}, {window} of the updates:", (header, body)))
+            tables.append((f"lr {lr:g}, {_heading(shown[0])}:", (header, body)))
         yield (
             f"{name}: {group[0]['facts']}. Median over the measurements of a run, of the ICS after the median over "
             "layers (the first excluded); then geometric mean over seeds (of the cosine the mean), empty "
             "where a run has none or, if geometric, none that is positive and finite"
-            + (" [95 % t-interval]." if any(row["n"] >= FEWEST_FOR_AN_INTERVAL for row in group) else "."),
+            + (" [95 % t-interval]." if any(row["n"] >= FEWEST_FOR_AN_INTERVAL for row in group) else ".")
+            + (_HOW_MATCHED if any(row["window"] == _MATCHED for row in group) else ""),
             tables,
         )
+
+
+def _heading(row: dict[str, Any]) -> str:
+    if row["window"] != _MATCHED:
+        return f"{row['window']} of the updates"
+    return f"at matched training loss, {row['loss_low']:.3g} to {row['loss_high']:.3g} ({row['bins']} of {_BINS} bins)"
 
 
 def _seeds(row: dict[str, Any]) -> str:

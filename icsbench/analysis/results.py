@@ -24,10 +24,11 @@ _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Metrics:
-    """The rows of one ``metrics.jsonl``, read as columns."""
+    """The rows of one ``metrics.jsonl``, read as columns; IcsbenchError where a value is not what a column holds."""
 
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
+    def __init__(self, rows: list[dict[str, Any]], path: Path) -> None:
         self.rows = rows
+        self._path = path
 
     @property
     def last_step(self) -> int:
@@ -40,27 +41,40 @@ class Metrics:
         With ``interval``, only of the probe rows that many steps after the probe before.
         """
         rows = [row for row in self.rows if key in row and (interval is None or row.get("shift/interval") == interval)]
-        steps, first = np.unique(np.array([row["step"] for row in rows], np.int64), return_index=True)
-        return steps, np.array([row[key] for row in rows], np.float64)[first]
+        steps, first = _steps(rows)
+        return steps, self._numbers(rows, key)[first]
 
     def table(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Steps, ascending, and values of the rows that hold all of n ``keys``: of shapes (m,) and (m, n)."""
-        rows = [row for row in self.rows if row.keys() >= set(keys)]
-        steps, first = np.unique(np.array([row["step"] for row in rows], np.int64), return_index=True)
-        values = np.array([[row[key] for key in keys] for row in rows], np.float64)
-        return steps, values.reshape(len(rows), len(keys))[first]
+        wanted = set(keys)
+        rows = [row for row in self.rows if row.keys() >= wanted]
+        steps, first = _steps(rows)
+        return steps, np.stack([self._numbers(rows, key)[first] for key in keys], axis=1)
 
     def lists(self, key: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps, ascending, and values of the rows that hold a list at ``key``: of shapes (m,) and (m, K).
-
-        Raises IcsbenchError where not all are lists of K numbers.
-        """
+        """Steps, ascending, and values of the rows that hold a list of K numbers at ``key``: (m,) and (m, K)."""
         rows = [row for row in self.rows if key in row]
-        steps, first = np.unique(np.array([row["step"] for row in rows], np.int64), return_index=True)
+        steps, first = _steps(rows)
+        return steps, self._numbers(rows, key, "a list of equally many numbers", 2)[first]
+
+    def _numbers(
+        self, rows: Sequence[dict[str, Any]], key: str, what: str = "a number", dimensions: int = 1
+    ) -> NDArray[np.float64]:
+        if not rows:
+            return np.empty((0,) * dimensions)
         try:
-            return steps, np.array([row[key] for row in rows], np.float64).reshape(len(rows), -1 if rows else 0)[first]
+            values = np.array([row[key] for row in rows], np.float64)
         except (ValueError, TypeError):
-            raise IcsbenchError(f"{key} is not a list of equally many numbers at every step; run it again") from None
+            values = np.empty(0)
+        if values.ndim != dimensions or not values.size:
+            raise IcsbenchError(f"{self._path}: {key} is not {what} at every step; the record is damaged, run it again")
+        return values
+
+
+def _steps(rows: Sequence[dict[str, Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The steps of the rows, ascending, and for each the first row that has it."""
+    steps, first = np.unique(np.array([row["step"] for row in rows], np.int64), return_index=True)
+    return steps, first
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +147,7 @@ class Run:
         """
         path = self.path / "metrics.jsonl"
         if not path.exists() and not self.finished:
-            return Metrics([])
+            return Metrics([], path)
         lines = _read_text(path).splitlines()
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines, start=1):
@@ -148,7 +162,7 @@ class Run:
                     f"{path}, line {number}: not a JSON object with a step; the record is damaged, run it again"
                 ) from None
             rows.append(row)
-        return Metrics(rows)
+        return Metrics(rows, path)
 
     @cached_property
     def layers(self) -> list[Layer]:

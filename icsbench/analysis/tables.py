@@ -56,9 +56,7 @@ def _group_rows(group: Group) -> list[dict[str, Any]]:
         }
         if not group.regression:
             row["train/accuracy"] = mean_interval([_number(run, "train/accuracy") for run in condition.runs])
-        row |= {
-            "train/loss": mean_interval([_number(run, "train/loss") for run in condition.runs]),
-        }
+        row["train/loss"] = mean_interval([_number(run, "train/loss") for run in condition.runs])
         for protocol in protocols(condition.runs):
             row[_TEST + protocol] = mean_interval([_test(run, protocol) for run in condition.runs])
         if baseline is not None and condition.regime != _BASELINE:

@@ -30,6 +30,8 @@ from icsbench.figures.style import FEWEST_FOR_AN_INTERVAL, house_style, regime_s
 
 Drawing = tuple[Figure, list[dict[str, Any]]]
 
+_CUT_OFF = "Intervals that leave a panel are cut off."
+
 
 def draw_all(runs: Sequence[Run], out: Path, say: Callable[[str], None] = print) -> list[Path]:
     """Draw every figure that the finished runs allow; returns the files, a PDF, PNG and CSV for each figure.
@@ -234,9 +236,10 @@ def draw_matched(group: Group) -> Drawing:
         + (", geometric but for the cosine." if ics_too else ", geometric.")
     )
     bars = "Bars: 95 % t-intervals, from 3 seeds on." if most >= FEWEST_FOR_AN_INTERVAL else ""
+    cut = _CUT_OFF if matched.cut_off(drawn) else ""
     pairs = "Dots: the seeds, where there are two." if any((curve.n == 2).any() for curve in drawn) else ""
     lacking = "Bins that less than half of the seeds of a regime have reached are left out for it."
-    text = caption(group, what, bars, pairs, lacking, _left_out(group))
+    text = caption(group, what, bars, cut, pairs, lacking, _left_out(group))
     return matched.draw(drawn, text), _rows_with_average(drawn)
 
 
@@ -250,13 +253,17 @@ def _averages(drawn: Sequence[curves.Curve | optimisation.Profile]) -> list[str]
     by_panel: dict[str, list[curves.Curve | optimisation.Profile]] = {}
     for curve in drawn:
         quantity = curve.quantity if isinstance(curve, curves.Curve) else ""
-        if quantity not in optimisation.ARITHMETIC:
+        if quantity != curves.TRAIN_ACCURACY:
             by_panel.setdefault(quantity, []).append(curve)
     most = max(len(curve.seeds) for curve in drawn)
+    cut = any(
+        panels.cut_off(shown, panels.COSINE if quantity == optimisation.ICS_COSINE else None)
+        for quantity, shown in by_panel.items()
+    )
     interval = ", the interval that of the mean logarithm" if most >= FEWEST_FOR_AN_INTERVAL else ""
     return [
         f"On logarithmic axes the mean is geometric{interval}." if most > 1 else "",
-        "Intervals that leave a panel are cut off." if any(map(panels.cut_off, by_panel.values())) else "",
+        _CUT_OFF if cut else "",
         _missing(drawn),
     ]
 

@@ -17,7 +17,7 @@ from icsbench.analysis.optimisation import (
     MatchedCurve,
 )
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, Floats
-from icsbench.figures.panels import extent, guide, log_axis
+from icsbench.figures.panels import COSINE, cosine_axis, extent, guide, log_axis
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, legend_rows, regime_handle, regime_style
 
 _PANELS = {
@@ -50,8 +50,7 @@ def draw(curves: Sequence[MatchedCurve], caption: str) -> Figure:
             _draw(axes, curve, regimes.index(curve.regime) - (len(regimes) - 1) / 2)
         if quantity == ICS_COSINE:
             guide(axes, 0)
-            axes.set_ylim(-1.08, 1.08)
-            axes.set_yticks([-1, 0, 1])
+            cosine_axis(axes)
         else:
             also = np.array([1.0] if quantity == BETA_LR else [])
             log_axis(axes, *extent(also, *(part for curve in of_quantity for part in _visible(curve))))
@@ -68,6 +67,12 @@ def draw(curves: Sequence[MatchedCurve], caption: str) -> Figure:
             axes.tick_params(labelbottom=False)
     page.legend(*legend)
     return page.figure
+
+
+def cut_off(curves: Sequence[MatchedCurve]) -> bool:
+    """Whether an interval leaves its panel, which only that of a cosine can."""
+    ends = [end for curve in curves if curve.quantity == ICS_COSINE for end in _visible(curve)[1:3]]
+    return any(bool(((end < COSINE[0]) | (end > COSINE[1])).any()) for end in ends)
 
 
 def _draw(axes: Axes, curve: MatchedCurve, place: float) -> None:

@@ -12,6 +12,7 @@ from icsbench.analysis.optimisation import Profile
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, Floats
 from icsbench.figures.style import GUIDE, power_of_ten, regime_style, spread
 
+COSINE = (-1.08, 1.08)  # the axis of a cosine, whose t-interval may go further
 _BEYOND = 0.02  # the share of the ends of intervals, on either side, that a panel may cut off
 
 
@@ -46,9 +47,9 @@ def extent(*shown: Floats) -> tuple[float, float]:
     return float(low / margin), float(high * margin)
 
 
-def cut_off(curves: Sequence[Curve | Profile]) -> bool:
-    """Whether an interval of the curves of one panel leaves its ``limits``."""
-    low, high = limits(curves)
+def cut_off(curves: Sequence[Curve | Profile], between: tuple[float, float] | None = None) -> bool:
+    """Whether an interval of the curves of one panel leaves it: their ``limits``, or what is given."""
+    low, high = between or limits(curves)
     drawn = [curve for curve in curves if len(curve.seeds) >= FEWEST_FOR_AN_INTERVAL]
     return any((curve.low < low).any() or (curve.high > high).any() for curve in drawn)
 
@@ -75,7 +76,12 @@ def cosine_panel(axes: Axes, curves: Sequence[Curve]) -> None:
     guide(axes, 0)
     for curve in curves:
         draw_curve(axes, curve)
-    axes.set_ylim(-1.08, 1.08)
+    cosine_axis(axes)
+
+
+def cosine_axis(axes: Axes) -> None:
+    """The axis of a cosine."""
+    axes.set_ylim(*COSINE)
     axes.set_yticks([-1, 0, 1])
 
 

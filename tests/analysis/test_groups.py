@@ -1,11 +1,12 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
-from synthetic import write_run
+from synthetic import DLN, MLP, write_run
 
-from icsbench.analysis.groups import _SCALES, group_runs
+from icsbench.analysis.groups import _SCALES, NotMeasured, group_runs
 from icsbench.analysis.results import load_runs
 from icsbench.config import Config
 
@@ -33,7 +34,8 @@ def test_the_scales_are_those_of_the_configuration():
         written = yaml.safe_load((SCALE_FILES / f"{name}.yaml").read_text())
         data = next(entry["override /data"] for entry in written["defaults"])
         found = {"data.name": data, "model.width": written["model"]["width"]}
-        assert scale == found | {key: written[key] for key in ("steps", "batch_size")}
+        found |= {key: written[key] for key in ("steps", "batch_size")}
+        assert scale == {key: value for key, value in found.items() if key != "steps" or name == "paper"}
 
 
 def test_a_scale_that_was_altered_does_not_pose_as_it(tmp_path):
@@ -87,3 +89,38 @@ def test_a_copy_of_a_seed_is_no_further_seed(tmp_path):
     notes.mkdir()
     (notes / "config.yaml").write_text("somebody: else")
     assert [run.seed for run in load_runs(tmp_path)] == [1]
+
+
+def test_facts_of_the_other_networks(tmp_path):
+    write_run(tmp_path / "mlp", **MLP | {"steps": 20, "scale": "demo"})
+    said = facts(tmp_path / "mlp")
+    assert "MLP, 3 x 100 sigmoid units, batch 60, " in said and said.endswith("gaussian init, std 0.1, scale demo")
+    write_run(tmp_path / "dln", **DLN | {"steps": 20})
+    said = facts(tmp_path / "dln")
+    assert "deep linear network, 25 layers of 10 x 10, full batch, lr 1e-06, 20 steps, scale cpu" in said
+    (group,) = group_runs(load_runs(tmp_path / "dln"))
+    assert group.regression and group.network == "dln"
+    with pytest.raises(NotMeasured, match="no classes"):
+        _ = group.num_classes
+
+
+@pytest.mark.parametrize(("name", "options"), [("percentiles", MLP), ("dln", DLN)])
+def test_what_scale_paper_stands_for_is_what_the_experiments_say(tmp_path, name, options):
+    experiment = yaml.safe_load((SCALE_FILES.parent / "experiment" / f"{name}.yaml").read_text())
+    steps = int(re.search(r",(\d+)\}$", experiment["steps"]).group(1))
+    assert experiment["batch_size"] == options["batch_size"]
+    run = write_run(
+        tmp_path / "as", **options | {"scale": "paper", "steps": steps, "probes": False, "log_every": steps}
+    )
+    if name == "percentiles":
+        assert facts(tmp_path / "as").endswith("scale paper altered")
+        change(run, "data.binary", True)
+    assert facts(tmp_path / "as").endswith("scale paper")
+    change(run, "model.depth", 4)
+    assert facts(tmp_path / "as").endswith("scale paper altered")
+
+
+def test_a_network_of_another_depth_is_not_compared(tmp_path):
+    write_run(tmp_path, "none", **DLN | {"steps": 20})
+    change(write_run(tmp_path, "bn", **DLN | {"steps": 20}), "model.depth", 5)
+    assert len(group_runs(load_runs(tmp_path))) == 2

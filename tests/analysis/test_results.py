@@ -9,7 +9,7 @@ from filelock import FileLock
 from synthetic import LAYERS, write_run, write_study
 
 from icsbench.analysis.groups import Group, group_runs
-from icsbench.analysis.results import load_runs
+from icsbench.analysis.results import Metrics, load_runs
 from icsbench.errors import IcsbenchError
 
 SHORT = {"steps": 200, "layers": LAYERS[:3]}
@@ -152,6 +152,54 @@ def test_series_are_the_rows_with_the_key(tmp_path):
         assert steps.tolist() == [row["step"] for row in expected]
         assert values.tolist() == [row[key] for row in expected]
     assert metrics.series("nothing")[0].size == 0
+
+
+def test_tables_and_lists_are_the_rows_that_hold_all_of_it(tmp_path):
+    rows = [
+        {"step": 3, "a": 1.0, "b": 2, "l": [5, 6]},
+        {"step": 1, "a": 3.0, "l": [7, 8]},
+        {"step": 2, "a": 4.0, "b": 9.0},
+        {"step": 3, "a": 10.0, "b": 20.0, "l": [50, 60]},
+    ]
+    metrics = Metrics(rows, tmp_path / "metrics.jsonl")
+    steps, values = metrics.table(["b", "a"])
+    assert steps.tolist() == [2, 3] and values.tolist() == [[9, 4], [2, 1]]
+    steps, values = metrics.lists("l")
+    assert steps.tolist() == [1, 3] and values.tolist() == [[7, 8], [5, 6]]
+    assert [part.shape for part in metrics.table(["a", "c"])] == [(0,), (0, 2)]
+    assert [part.shape for part in metrics.lists("c")] == [(0,), (0, 0)]
+
+
+@pytest.mark.parametrize("value", ["text", [1.0], {"x": 1}])
+def test_a_column_that_is_no_numbers_is_one_clear_line(tmp_path, value):
+    for rows in ([{"step": 0, "a": 1.0}, {"step": 1, "a": value}], [{"step": 0, "a": value}]):
+        metrics = Metrics(rows, tmp_path / "metrics.jsonl")
+        for read in (lambda of: of.series("a"), lambda of: of.table(["a"])):
+            with pytest.raises(IcsbenchError, match=r"metrics\.jsonl: a is not a number at every step") as caught:
+                read(metrics)
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [[[1.0], [1.0, 2.0]], [1.0, 2.0], [[], []], [["x"], ["y"]], [[1.0], None]])
+def test_lists_of_unequal_length_or_none_are_one_clear_line(tmp_path, values):
+    metrics = Metrics([{"step": at, "l": value} for at, value in enumerate(values)], tmp_path / "metrics.jsonl")
+    with pytest.raises(IcsbenchError, match=r"metrics\.jsonl: l is not a list of equally many numbers"):
+        metrics.lists("l")
+
+
+def test_quantiles_of_a_layer(tmp_path):
+    options = {"steps": 20, "layers": ["fc1", "fc2"], "channels": [3, 4]}
+    path = write_run(tmp_path, **options)
+    run = only(path)
+    with np.load(path / "probes" / "shift" / "step-00000016.npz") as file:
+        arrays = dict(file)
+    assert np.array_equal(run.quantiles(16, "fc2"), arrays["quantiles_preactivation"][:, 3:])
+    with pytest.raises(IcsbenchError, match="no probe of fc3; the probed layers are fc1, fc2"):
+        run.quantiles(16, "fc3")
+    arrays["quantiles_preactivation"] = arrays["quantiles_preactivation"][:, 1:]
+    np.savez(path / "probes" / "shift" / "step-00000016.npz", **arrays)
+    with pytest.raises(IcsbenchError, match=r"quantiles of shape \(3, 6\), where layers.json has 7 channels"):
+        only(path).quantiles(16, "fc2")
 
 
 def test_histogram(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
-from synthetic import write_run, write_study
+from synthetic import DLN, write_run, write_study
 
 from icsbench.analysis.results import load_runs
 from icsbench.analysis.tables import markdown, print_results, print_runs, result_table, write_tables
@@ -113,7 +113,7 @@ def test_csv_and_markdown_hold_the_rows(tmp_path):
     mean, half = rows[1]["train/accuracy"].mean, rows[1]["train/accuracy"].half
     assert f"| bn | 3 | {mean * 100:.1f} ± {half * 100:.1f} |" in text
     assert text.startswith(
-        "three_regimes: CIFAR-10 (JPEG copy), VGG16 at width 1/4, batch 128, lr 0.1, 100 steps, scale cpu altered."
+        "three_regimes: CIFAR-10 (JPEG copy), VGG16 at width 1/4, batch 128, lr 0.1, 100 steps, scale cpu."
     )
     lengths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert len(lengths) == 2
@@ -130,3 +130,37 @@ def test_list_of_runs(tmp_path):
     assert ("bn", "0", "diverged", "40/100") in lines
     assert ("bn", "1", "failed", "100/100") in lines
     assert "no [space] left" in text
+
+
+def test_a_regression_has_losses_and_their_ratio_paired_by_seed(tmp_path):
+    options = DLN | SHORT
+    none = [write_run(tmp_path, "none", seed, **options) for seed in (0, 1, 2, 3)]
+    bn = [write_run(tmp_path, "bn", seed, **options) for seed in (1, 2, 3)]
+    runs = load_runs(tmp_path)
+    first, second = result_table(runs)
+    losses = np.array([[summary(a)["train/loss"], summary(b)["train/loss"]] for a, b in zip(bn, none[1:], strict=True)])
+    expected = stats.ttest_rel(*np.log(losses.T)).confidence_interval(0.95)
+    ratio = second["ratio/train/loss"]
+    assert ratio.n == 3 and ratio.mean == pytest.approx(stats.gmean(losses[:, 0] / losses[:, 1]))
+    assert (ratio.low, ratio.high) == pytest.approx((math.exp(expected.low), math.exp(expected.high)))
+    assert second["train/loss"].mean == pytest.approx(losses[:, 0].mean())
+    assert "ratio/train/loss" not in first and not any("accuracy" in key for row in (first, second) for key in row)
+    text = markdown([first, second])
+    assert f"{ratio.mean:.3g} ({ratio.low:.3g} to {ratio.high:.3g}) | all trained |" in text
+    assert "%" not in text.replace("95 % t-interval", "")
+
+
+def test_a_regression_that_diverged_has_no_ratio(tmp_path):
+    options = DLN | SHORT
+    for seed in (0, 1):
+        write_run(tmp_path, "bn", seed, **options)
+    write_run(tmp_path, "none", 0, **options)
+    write_run(tmp_path, "none", 1, outcome="diverged", diverged_at=37, **options)
+    runs = load_runs(tmp_path)
+    assert [math.isnan(row["ratio/train/loss"].mean) for row in result_table(runs) if row["regime"] == "bn"] == [True]
+    text = printed(print_results, runs)
+    assert "not finite" in text and "1 diverged (step 37)" in text
+    listed = printed(print_runs, runs)
+    assert "train loss" in listed and "train %" not in listed
+    shown = f"{summary(runs[0].path)['train/loss']:,.0f}"
+    assert shown in listed

@@ -184,7 +184,7 @@ def drawings(group):
 def test_captions_state_data_network_steps_scale_and_seeds(study):
     root, _, _ = study
     [group] = group_runs(load_runs(root / "results"))
-    facts = "CIFAR-10 (JPEG copy), VGG16 at width 1/4, batch 128, lr 0.1, 200 steps, scale cpu altered."
+    facts = "CIFAR-10 (JPEG copy), VGG16 at width 1/4, batch 128, lr 0.1, 200 steps, scale cpu."
     texts, _ = drawings(group)
     assert all(facts in text for text in texts)
     assert all("over n = 3 seeds" in text for position, text in enumerate(texts) if position != 1)

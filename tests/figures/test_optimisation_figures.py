@@ -148,6 +148,24 @@ def test_a_diverged_seed_is_left_out_and_said(tmp_path):
     assert "Diverged runs are left out." in text_of(figure)
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_intervals_of_a_cosine_that_leave_its_panel_are_said_to_be_cut_off(tmp_path, wide):
+    """All else is the same for every seed."""
+    paths = write_study(tmp_path, ("bn",), 3, **VGG)
+    for seed, path in enumerate(paths):
+        rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for row in rows:
+            if "landscape/loss" in row:
+                row["landscape/loss"] = 1.0 + row["step"]
+                row |= {key: 0.5 for key in row if key.endswith(("norm", "/l2", "/relative"))}
+                row |= {key: (1 - seed) * (1.0 if wide else 0.1) for key in row if key.endswith("/cosine")}
+                row["landscape/beta"] = 2.0
+        (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with figures.house_style():
+        for draw in (figures.draw_ics, figures.draw_matched):
+            assert ("Intervals that leave a panel are cut off." in text_of(draw(group_of(tmp_path))[0])) == wide
+
+
 def test_the_edge_of_stability_is_in_every_figure_of_beta(tmp_path):
     write_study(tmp_path, ("none", "bn"), 2, **VGG)
     group = group_of(tmp_path)
