@@ -420,3 +420,28 @@ def test_reproduce_trains_the_three_regimes_and_draws():
     listed = invoke("runs", "records")
     assert listed.code == 0, listed.err
     assert listed.out.count(" 8/8 ") == 6
+
+
+def test_figures_prints_and_writes_the_table_of_the_updates():
+    for regime in ("none", "bn"):
+        write_run("records", regime, steps=100, probes=False, updates=("ics", "landscape"))
+    done = invoke("figures", "records", "--out", "drawn")
+    assert done.code == 0, done.err
+    for text in (done.out, Path("drawn/optimisation.md").read_text()):
+        assert "lr 0.1, second half of the updates:" in text and "at matched training loss" in text
+    lines = Path("drawn/optimisation.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3 and "landscape/beta_lr_half/mean" in lines[0]
+    again = invoke("figures", "records", "--out", "drawn")
+    assert (again.code, "files up to date" in again.out) == (0, True)
+
+
+def test_figures_of_a_damaged_measurement_is_one_line():
+    path = write_run("records", "bn", steps=100, probes=False, updates=("ics", "landscape"))
+    metrics = path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"landscape/losses": [', '"landscape/losses": ["x", ', 1))
+    done = invoke("figures", "records", "--out", "drawn")
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert (
+        line.startswith("icsbench: ") and f"{metrics}: landscape/losses is not a list of equally many numbers" in line
+    )

@@ -81,7 +81,27 @@ def test_the_numbers_in_the_prose_are_those_of_the_records(sentence):
     assert sentence in " ".join(README.split())
 
 
-REFERENCES = sorted(path.parent for path in (ROOT / "results" / "reference").glob("*/README.md"))
+REFERENCE = ROOT / "results" / "reference"
+REFERENCES = sorted(path.parent for path in REFERENCE.glob("*/README.md") if path.parent.name != "theorems")
+
+
+def test_the_residuals_beside_the_theorems_are_those_of_their_csv():
+    text = (REFERENCE / "theorems" / "README.md").read_text()
+    with open(REFERENCE / "theorems" / "theorems.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    stated = {
+        "Fact C.1": "fact_c1",
+        "Theorem 4.1, with": "theorem_4_1",
+        "Theorem 4.2, first": "theorem_4_2",
+        "Theorem 4.4, cor": "theorem_4_4",
+        "Theorem C.1, cor": "theorem_c1",
+        "weight gradient orthogonal": "orthogonality",
+    }
+    for begins, column in stated.items():
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| {begins}"))
+        found = [float(cell) for cell in line.split("|")[2:4]]
+        largest = [max(float(row[column]) for row in rows if row["network"] == n) for n in ("untrained", "trained")]
+        assert found == pytest.approx(largest, rel=0.15), begins
 
 
 @pytest.mark.parametrize("folder", REFERENCES, ids=lambda folder: folder.name)
