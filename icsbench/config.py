@@ -76,7 +76,10 @@ class ModelConfig:
 
 @dataclass
 class NormConfig:
-    """The regime; the noise constants are those of Algorithm 1 (Santurkar et al. 2018), l1 to linf its section 3.3."""
+    """The regime; the noise constants are those of Algorithm 1 (Santurkar et al. 2018), l1 to linf its section 3.3.
+
+    ``strength`` scales the noise as a whole: 0 is none, 1 what the constants say.
+    """
 
     name: str = "bn"
     eps: float = 1e-5
@@ -85,6 +88,7 @@ class NormConfig:
     n_sigma: float = 1.25
     r_mu: float = 0.1
     r_sigma: float = 0.1
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         _one_of("norm.name", self.name, ("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf"))
@@ -94,6 +98,7 @@ class NormConfig:
         _in_range("norm.n_sigma", self.n_sigma, 1)
         _in_range("norm.r_mu", self.r_mu, 0)
         _in_range("norm.r_sigma", self.r_sigma, 0)
+        _in_range("norm.strength", self.strength, 0)
 
 
 @dataclass

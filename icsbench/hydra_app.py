@@ -47,6 +47,10 @@ OmegaConf.register_new_resolver(
     replace=True,
 )
 
+OmegaConf.register_new_resolver(
+    "icsbench.updates", lambda images, batch_size: max(1, images // batch_size), replace=True
+)
+
 failures: list[str] = []
 """Error lines of the jobs that failed, gathered by :func:`launch`."""
 

@@ -3,6 +3,9 @@
 import contextlib
 import json
 import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from filelock import FileLock, Timeout
 from icsbench.atomic import write_atomically
 from icsbench.config import Config, load_config
 from icsbench.errors import IcsbenchError
+from icsbench.seal import SEAL, broken, checksums
 
 # Seconds to wait for the lock: longer than a look at the status, or the last steps of a sweep that has been killed.
 _PATIENCE = 5.0
@@ -20,8 +24,11 @@ class Record:
     """The directory of one run, held under a lock while it is open.
 
     ``config.yaml``, ``environment.json``, ``metrics.jsonl`` (append-only), ``probes/``, ``checkpoint.pt`` and
-    ``summary.json``, which is written last: its presence means that the run is complete. ``timing.json`` holds wall
-    times, the one thing in a record that is not a function of the config.
+    ``summary.json``, which is written last: its presence means that the run is complete. ``seal.json`` holds the
+    checksums of a complete one, ``timing.json`` wall times, the one thing that is not a function of the config.
+
+    As a run is a function of its config, one that another experiment below the same ``results`` has finished is not
+    trained again: its record is copied.
     """
 
     def __init__(self, config: Config) -> None:
@@ -43,6 +50,7 @@ class Record:
         try:
             for left_by_a_kill in self.path.rglob(".*.tmp"):
                 left_by_a_kill.unlink()
+            self._adopt(config)
             self._claim(config)
             self._metrics: IO[bytes] = open(self.path / "metrics.jsonl", "ab")
         except BaseException as error:
@@ -55,6 +63,25 @@ class Record:
         return IcsbenchError(
             f"results folder {self.path} cannot be written ({error.strerror}); choose another with results=DIR"
         )
+
+    def _adopt(self, config: Config) -> None:
+        """Copy the finished record of the same run from another experiment; ``summary.json`` last."""
+        if (self.path / "summary.json").exists() or (self.path / "checkpoint.pt").exists():
+            return
+        for theirs in sorted(Path(config.results).glob(f"*/{config.run_name}/{self.path.name}")):
+            if theirs == self.path or not (theirs / "summary.json").exists() or broken(theirs):
+                continue
+            other = load_config(theirs / "config.yaml")  # its data.root says which data the record was made from
+            here = replace(other, experiment=config.experiment, scale=config.scale, results=config.results)
+            if (theirs / "probes").exists():
+                shutil.copytree(theirs / "probes", self.path / "probes", dirs_exist_ok=True)
+            for name in ("environment.json", "metrics.jsonl", "timing.json", "checkpoint.pt"):
+                if (theirs / name).exists():
+                    content = (theirs / name).read_bytes()
+                    write_atomically(self.path / name, lambda file, content=content: file.write(content))
+            write_atomically(self.path / "config.yaml", lambda file: file.write(here.to_yaml().encode()))
+            self._finish((theirs / "summary.json").read_bytes())
+            return
 
     def _claim(self, config: Config) -> None:
         path = self.path / "config.yaml"
@@ -128,8 +155,21 @@ class Record:
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the record atomically."""
-        write_atomically(self.path / name, lambda file: file.write(json.dumps(content, indent=2).encode() + b"\n"))
+        write_atomically(self.path / name, lambda file: file.write(_json(content)))
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write ``seal.json``, then ``summary.json``: the run is complete."""
+        self._metrics.flush()
+        self._finish(_json(summary))
+
+    def _finish(self, summary: bytes) -> None:
+        self.write_json(SEAL, checksums(self.path, summary))
+        write_atomically(self.path / "summary.json", lambda file: file.write(summary))
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Write an ``.npz`` file of the record atomically."""
         write_atomically(self.path / name, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, indent=2).encode() + b"\n"

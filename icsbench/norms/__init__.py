@@ -52,15 +52,22 @@ def build_norm(
     n_sigma: float,
     r_mu: float,
     r_sigma: float,
+    strength: float = 1.0,
 ) -> nn.Module:
     """Build the layer that ``NORMS`` calls ``name``, for (N, C) or (N, C, L) input (1) or (N, C, H, W) input (2).
 
-    ``momentum=None`` keeps the plain average of the batch statistics; the last four are Algorithm 1's constants.
+    ``momentum=None`` keeps the plain average of the batch statistics; ``n_mu`` to ``r_sigma`` are Algorithm 1's
+    constants, of which ``strength`` multiplies ``n_mu``, ``n_sigma - 1``, ``r_mu`` and ``r_sigma``: 0 is no noise.
     Raises IcsbenchError for an unknown name and ValueError for constants out of range.
     """
     if name not in NORMS:
         raise IcsbenchError(f"unknown norm {name!r}; the known ones are {', '.join(NORMS)}")
-    noise = {"n_mu": n_mu, "n_sigma": n_sigma, "r_mu": r_mu, "r_sigma": r_sigma}
+    noise = {
+        "n_mu": strength * n_mu,
+        "n_sigma": 1 + strength * (n_sigma - 1),
+        "r_mu": strength * r_mu,
+        "r_sigma": strength * r_sigma,
+    }
     return NORMS[name](num_features, dimensions, {"eps": eps, "momentum": momentum}, noise)
 
 

@@ -248,7 +248,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
             write(curve_row(done, accuracies["test"]))
         result = {"status": "complete", "outcome": _outcome(outcome, task.chance), **outcome, "steps": done}
         result |= {f"{split}/accuracy": accuracies[split] for split in accuracies}
-        record.write_json("summary.json", result)
+        record.finish(result)
         summary = result
         return summary
     finally:

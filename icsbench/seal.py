@@ -1,0 +1,42 @@
+"""Checksums of a finished record, by which a later change of any of its files is noticed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+SEAL = "seal.json"
+_SEALED = ("config.yaml", "environment.json", "metrics.jsonl")
+
+
+def checksums(folder: Path, summary: bytes) -> dict[str, str]:
+    """SHA-256 of each file of a record that holds its numbers; those of its probes in one; ``summary`` as given.
+
+    ``checkpoint.pt`` and ``timing.json`` are not among them. Raises OSError where a file cannot be read.
+    """
+    sums = {name: _sha256((folder / name).read_bytes()) for name in _SEALED}
+    probes = hashlib.sha256()
+    for path in sorted((folder / "probes").rglob("*.*")):
+        if not path.name.startswith("."):
+            probes.update(f"{path.relative_to(folder).as_posix()} {_sha256(path.read_bytes())}\n".encode())
+    return sums | {"probes": probes.hexdigest(), "summary.json": _sha256(summary)}
+
+
+def broken(folder: Path) -> str | None:
+    """What of a finished record is not as it was when it was finished: a file's name, or ``seal.json``; None if all is.
+
+    Raises OSError where a file cannot be read.
+    """
+    try:
+        noted = json.loads((folder / SEAL).read_text())
+        found = checksums(folder, (folder / "summary.json").read_bytes())
+    except FileNotFoundError as error:
+        return Path(error.filename).name
+    except ValueError:
+        return SEAL
+    if not isinstance(noted, dict):
+        return SEAL
+    return next((name for name, checksum in found.items() if noted.get(name) != checksum), None)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
