@@ -79,7 +79,8 @@ class Record:
                 if (theirs / name).exists():
                     content = (theirs / name).read_bytes()
                     write_atomically(self.path / name, lambda file, content=content: file.write(content))
-            write_atomically(self.path / "config.yaml", lambda file: file.write(here.to_yaml().encode()))
+            text = here.to_yaml().encode()
+            write_atomically(self.path / "config.yaml", lambda file, text=text: file.write(text))
             self._finish((theirs / "summary.json").read_bytes())
             return
 

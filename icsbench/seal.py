@@ -11,18 +11,22 @@ _SEALED = ("config.yaml", "environment.json", "metrics.jsonl")
 def checksums(folder: Path, summary: bytes) -> dict[str, str]:
     """SHA-256 of each file of a record that holds its numbers; those of its probes in one; ``summary`` as given.
 
-    ``checkpoint.pt`` and ``timing.json`` are not among them. Raises OSError where a file cannot be read.
+    ``run`` is the folder that it belongs in; ``checkpoint.pt`` and ``timing.json`` are not covered. Raises OSError
+    where a file cannot be read.
     """
     sums = {name: _sha256((folder / name).read_bytes()) for name in _SEALED}
     probes = hashlib.sha256()
     for path in sorted((folder / "probes").rglob("*.*")):
         if not path.name.startswith("."):
             probes.update(f"{path.relative_to(folder).as_posix()} {_sha256(path.read_bytes())}\n".encode())
-    return sums | {"probes": probes.hexdigest(), "summary.json": _sha256(summary)}
+    run = "/".join(folder.resolve().parts[-2:])
+    return {"run": run, **sums, "probes": probes.hexdigest(), "summary.json": _sha256(summary)}
 
 
 def broken(folder: Path) -> str | None:
-    """What of a finished record is not as it was when it was finished: a file's name, or ``seal.json``; None if all is.
+    """What of a finished record is not as it was when it was finished; None where all is.
+
+    The name of a file or folder of it; ``run`` where it does not lie in the folder that it was made in.
 
     Raises OSError where a file cannot be read.
     """
