@@ -3,12 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from icsbench import __version__
 from icsbench.errors import IcsbenchError
+
+if TYPE_CHECKING:
+    from icsbench.analysis.results import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,25 +73,49 @@ def sweep(context: typer.Context, overrides: Overrides = None) -> None:
 
 
 @app.command(context_settings=_HYDRA_COMMAND)
-def reproduce(context: typer.Context, overrides: Overrides = None) -> None:
-    """Train the three regimes with six paired seeds, then draw: icsbench reproduce scale=demo|cpu|paper.
+def reproduce(
+    context: typer.Context,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Names of studies (default: those that the scale affords) and Hydra overrides.",
+            autocompletion=_complete,
+            show_default=False,
+        ),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the studies, the claims they serve, and what they would cost here.")
+    ] = False,
+) -> None:
+    """Run the studies that a scale affords, then figures, claims and report: icsbench reproduce scale=demo|cpu|paper.
 
-    The sweep of experiment=three_regimes, then the result table and the figures in results/three_regimes/figures.
-    Typed again, it does only what is missing. icsbench train --help shows the whole configuration.
+    A study is an experiment of configs/experiment with all its runs. Names choose some: icsbench reproduce dose lp
+    scale=cpu. Typed again, or after an interruption, it does only what is missing. icsbench train --help shows the
+    whole configuration.
     """
-    arguments = [*(overrides or []), *context.args]
-    if any(argument.startswith("experiment=") for argument in arguments):
-        raise IcsbenchError(
-            "reproduce always runs experiment=three_regimes; for another use icsbench sweep experiment=NAME"
-        )
-    arguments = ["experiment=three_regimes", *arguments]
-    from icsbench.hydra_app import records_of
+    from icsbench.hydra_app import plan_of
 
-    flags = any(argument.startswith("-") for argument in arguments)
-    results = None if flags else records_of(arguments)
-    _launch(["hydra.mode=MULTIRUN", *arguments])
-    if results is not None:
-        _draw(results, None)
+    plan = plan_of([*(overrides or []), *context.args])
+    if list_:
+        from rich.console import Console
+
+        from icsbench.analysis.catalogue import serves
+
+        plan.print_costs(Console(), serves)
+        return
+    failed: list[str] = []
+    for study in plan.studies:
+        try:
+            _launch(["hydra.mode=MULTIRUN", f"experiment={study}", *plan.overrides])
+        except IcsbenchError as error:
+            failed.append(f"{study}: {error}")
+            print(f"icsbench: {failed[-1]}", file=sys.stderr)
+        if plan.folder(study).is_dir():
+            _draw(plan.folder(study), None)
+    _claims(plan.results, plan.results, plan.scale)
+    _report(plan.results, plan.results / "report.html", plan.scale)
+    if failed:
+        raise IcsbenchError(f"{len(failed)} of {len(plan.studies)} studies failed, each said above; type it again")
 
 
 @app.command()
@@ -98,6 +125,47 @@ def figures(
 ) -> None:
     """Redraw table and figures from the records alone."""
     _draw(results, out)
+
+
+Scale = Annotated[
+    str | None, typer.Option(help="Only runs of this scale, where the folder has several.", metavar="SCALE")
+]
+
+
+@app.command()
+def claims(
+    results: Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS")] = Path("results"),
+    list_: Annotated[bool, typer.Option("--list", help="List the catalogue, without any measurement.")] = False,
+    explain: Annotated[
+        str | None, typer.Option(help="One claim in full, with the arithmetic.", metavar="ID", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for claims.json, .csv and .md; default RESULTS.")] = None,
+    scale: Scale = None,
+) -> None:
+    """Say which claims of the debate the records support, contradict or leave open."""
+    from rich.console import Console
+
+    from icsbench.analysis.catalogue import CLAIMS, claim_of
+    from icsbench.analysis.verdicts import explain as explained
+    from icsbench.analysis.verdicts import judge, print_catalogue
+
+    if list_:
+        print_catalogue(Console(), CLAIMS)
+    elif explain is not None:
+        chosen = CLAIMS.index(claim_of(explain))
+        print(explained(judge(_finished(results, scale))[chosen]))
+    else:
+        _claims(results, out or results, scale)
+
+
+@app.command()
+def report(
+    results: Results,
+    out: Annotated[Path | None, typer.Option(help="The HTML file; default RESULTS/report.html.")] = None,
+    scale: Scale = None,
+) -> None:
+    """Write one self-contained HTML page: the debate, the verdicts, the figures and the runs."""
+    _report(results, out or results / "report.html", scale)
 
 
 @app.command()
@@ -135,6 +203,40 @@ def theorems(
     from icsbench.hydra_app import check_theorems_of
 
     check_theorems_of(overrides or [], out)
+
+
+def _finished(results: Path, scale: str | None) -> "list[Run]":
+    from icsbench.analysis.results import load_runs
+
+    found = load_runs(results)
+    kept = [run for run in found if scale is None or run.setting("scale") == scale]
+    if not kept:
+        scales = ", ".join(sorted({str(run.setting("scale")) for run in found}))
+        raise IcsbenchError(f"{results}: no run of scale {scale}; there are {scales}")
+    return kept
+
+
+def _claims(results: Path, out: Path, scale: str | None) -> None:
+    from rich.console import Console
+
+    from icsbench.analysis.verdicts import judge, print_claims, write_claims
+
+    found = _finished(results, scale)
+    verdicts = judge(found)
+    print_claims(Console(), verdicts)
+    files = write_claims(verdicts, out, results)
+    unfinished = sum(not run.finished for run in found)
+    if unfinished:
+        print(f"not counted: {unfinished} of {len(found)} runs, not finished (icsbench runs lists them)")
+    print(f"written to {', '.join(map(str, files))}")
+
+
+def _report(results: Path, out: Path, scale: str | None) -> None:
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report import write_report
+
+    found = _finished(results, scale)
+    print(f"written to {write_report(found, judge(found), out)}")
 
 
 def _launch(arguments: list[str]) -> None:

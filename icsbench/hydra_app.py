@@ -2,14 +2,18 @@
 
 import contextlib
 import csv
+import difflib
 import io
+import itertools
+import math
 import os
 import re
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +119,128 @@ def launch(arguments: list[str]) -> None:
         raise IcsbenchError("\nicsbench: ".join(failures))
 
 
-def records_of(arguments: list[str]) -> Path:
-    """Folder of the records that a sweep with these overrides writes: ``results/<experiment>``.
+AFFORDS = {"demo": ("three_regimes", "noise_control", "percentiles")}
+"""The studies that ``icsbench reproduce`` runs at a scale where it is not told which; all where the scale is absent."""
 
-    :raises IcsbenchError: the overrides sweep over that folder itself.
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``icsbench reproduce`` is to do: the studies, in order, and the overrides that all of them take."""
+
+    studies: tuple[str, ...]
+    overrides: tuple[str, ...]
+    results: Path
+    scale: str
+
+    def folder(self, study: str) -> Path:
+        """Folder of a study's records."""
+        return self.results / study
+
+    def print_costs(self, console: Any, serves: Callable[[str], list[str]]) -> None:
+        """Print each study with its runs, the claims it ``serves``, and what it would take here, as it is measured.
+
+        A few steps of each network are timed, with the threads that a run of the pool has.
+        """
+        import torch
+
+        from icsbench.training.cost import seconds_of_run
+        from icsbench.training.environment import dataset_of
+
+        default = AFFORDS.get(self.scale, _studies())
+        timed: dict[str, float] = {}
+        for study in _studies():
+            try:
+                with _errors_of_hydra():
+                    jobs, processes = _jobs([f"experiment={study}", *self.overrides])
+                if processes > 1:
+                    torch.set_num_threads(1)
+                seconds = 0.0
+                for config, count in jobs:
+                    key = repr(sorted(item for item in config.identity().items() if item[0] != "optim.lr"))
+                    if key not in timed:
+                        timed[key] = seconds_of_run(config, dataset_of(config))
+                    seconds += count * timed[key]
+                cost = _duration(seconds / processes)
+                runs = str(sum(count for _, count in jobs))
+            except IcsbenchError as error:
+                cost, runs = f"cannot be said ({error})", "?"
+            served = ", ".join(serves(study)) or "none"
+            mark = "*" if study in default else " "
+            line = f"{mark} {study:<14} {runs:>3} runs, {cost:<10} claims {served}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"* run by icsbench reproduce scale={self.scale} without names; times are for all runs, measured on a few "
+            "steps of each network",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def plan_of(arguments: list[str]) -> Plan:
+    """The plan for names of studies and overrides, in any order.
+
+    :raises IcsbenchError: a study that is not there, a flag, or overrides that name several results folders or scales.
     """
-    if any(argument.startswith("results=") and _sweeps(argument) for argument in arguments):
-        raise IcsbenchError("results names several folders; give one, where table and figures can be drawn together")
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise IcsbenchError(f"reproduce takes names of studies and overrides; {argument} goes with icsbench sweep")
+        if argument.startswith("experiment="):
+            study = argument.partition("=")[2]
+            raise IcsbenchError(f"reproduce takes the names of studies as they are: icsbench reproduce {study}")
+        if argument.startswith(("results=", "scale=")) and _sweeps(argument):
+            raise IcsbenchError(f"{argument} names several; a report is on one folder of records and one scale")
+    names = [argument for argument in arguments if re.fullmatch(r"\w+", argument)]
+    overrides = [argument for argument in arguments if argument not in names]
+    for name in names:
+        if name not in _studies():
+            close = difflib.get_close_matches(name, _studies(), n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_studies())}"
+            raise IcsbenchError(f"no study {name!r}; {hint}")
     with _errors_of_hydra():
-        config = _composed([a for a in arguments if not a.startswith("hydra") and not _sweeps(a)])
-    return Path(config.results) / config.experiment
+        # Of one study, as an override may fit some and not others, which their own sweeps then say.
+        kept = [a for a in overrides if a.startswith(("results=", "scale="))]
+        config = _composed(kept)
+    studies = tuple(dict.fromkeys(names)) or AFFORDS.get(config.scale, _studies())
+    return Plan(studies, tuple(overrides), Path(config.results), config.scale)
+
+
+def _studies() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")))
+
+
+def _jobs(overrides: list[str]) -> tuple[list[tuple[Config, int]], int]:
+    """What a sweep trains: configurations that differ in more than seed and learning rate, each with the number of its
+    runs; and how many processes there are for them.
+    """
+    parser = OverridesParser.create()
+    mine = {parsed.key_or_group: override for override in overrides for parsed in [parser.parse_override(override)]}
+    fixed = [override for override in overrides if not _sweeps(override)]
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        composed = hydra.compose("train", fixed, return_hydra_config=True)
+        swept = {
+            **{str(key): f"{key}={values}" for key, values in (composed.hydra.sweeper.params or {}).items()},
+            **{key: override for key, override in mine.items() if _sweeps(override)},
+        }
+        swept = {key: override for key, override in swept.items() if key not in mine or _sweeps(mine[key])}
+        values = {key: _values(parser.parse_override(override)) for key, override in swept.items()}
+        alike = math.prod(len(values.pop(key, [""])) for key in ("seed", "optim.lr"))
+        jobs = [
+            (resolve(hydra.compose("train", [*fixed, *(f"{k}={v}" for k, v in zip(values, job, strict=True))])), alike)
+            for job in itertools.product(*values.values())
+        ]
+        processes = int(composed.hydra.launcher.get("n_jobs", 1))
+    return jobs, processes if processes > 0 else os.cpu_count() or 1
+
+
+def _values(override: Any) -> list[str]:
+    return [*map(str, override.sweep_string_iterator())] if override.is_sweep_override() else [override.value()]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def check_theorems_of(overrides: list[str], out: Path | None) -> None:

@@ -35,6 +35,9 @@ _SHARED_SETTINGS = (
     "probes.samples",
     "amp",
 )
+_SWEPT = {"batch_size": ("batch_size", "steps", "recalibration_batches")}
+"""Settings that an experiment sweeps over, with all that hangs on them: they do not divide its runs into groups."""
+
 _REGIMES = ("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf")
 
 _SCALES = {
@@ -183,13 +186,16 @@ class Group:
             [
                 _data(run)["label"],
                 _network(run),
-                "full batch" if run.setting("data.name") == "gaussian" else f"batch {run.setting('batch_size')}",
-                "lr " + " and ".join(f"{lr:g}" for lr in self.lrs),
-                f"{int(run.setting('steps', 0)):,} steps",
+                "full batch" if run.setting("data.name") == "gaussian" else f"batch {self._list('batch_size')}",
+                "lr " + _enumerated(self.lrs),
+                f"{self._list('steps')} steps",
                 *_unusual(run),
                 f"scale {run.setting('scale')}" + ("" if _true_to_scale(run) else " altered"),
             ]
         )
+
+    def _list(self, key: str) -> str:
+        return _enumerated(sorted({int(run.setting(key, 0)) for run in self.runs}))
 
     @property
     def provenance(self) -> str:
@@ -205,6 +211,11 @@ class Group:
             f"data fingerprint {_several(_data(run)['fingerprint'] for run in self.runs)}, "
             f"seeds {', '.join(map(str, sorted({run.seed for run in self.runs})))}"
         )
+
+
+def _enumerated(values: Sequence[float]) -> str:
+    texts = [f"{value:,}" if isinstance(value, int) else f"{value:g}" for value in values]
+    return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 
 def _several(values: Iterable[Any]) -> str:
@@ -280,7 +291,9 @@ def _data(run: Run) -> dict[str, Any]:
 
 
 def _signature(run: Run) -> tuple[Any, ...]:
-    return (run.setting("experiment"), _data(run)["fingerprint"], *(_shared(run, key) for key in _SHARED_SETTINGS))
+    experiment = run.setting("experiment")
+    shared = (_shared(run, key) for key in _SHARED_SETTINGS if key not in _SWEPT.get(experiment, ()))
+    return (experiment, _data(run)["fingerprint"], *shared)
 
 
 def _names(experiment: str, runs: Sequence[Run]) -> list[str]:

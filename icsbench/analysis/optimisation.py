@@ -77,6 +77,7 @@ _LANDSCAPE = (
 )
 _PROFILES = 6
 _BINS = 8
+_WHOLE: dict[str, tuple[float, float]] = {"whole": (0.0, 1.0)}
 _WINDOWS: dict[str, tuple[float, float]] = {"first tenth": (0.0, 0.1), "second half": (0.5, 1.0)}
 _MATCHED = "matched loss"
 _HOW_MATCHED = (
@@ -336,6 +337,26 @@ def measurements(run: Run) -> dict[str, _Series]:
     return found
 
 
+def matched_ratio(run: Run, other: Run, quantity: str) -> float:
+    """A quantity of one run over that of another at matched training loss; NaN where they share no loss.
+
+    As in ``matched_curves``, with the bins of these two runs alone, of which those count in which both have a positive
+    median; the ratio is the geometric mean of theirs.
+    """
+    found = [measurements(one) for one in (run, other)]
+    if any(quantity not in of_run for of_run in found):
+        return float("nan")
+    losses = _positive(np.concatenate([of_run[_LOSS][1] for of_run in found]))
+    logarithms = np.log(losses[np.isfinite(losses)])
+    low, high = np.quantile(logarithms, [0.01, 0.99]) if len(logarithms) else (0.0, 0.0)
+    if not low < high:
+        return float("nan")
+    edges = np.linspace(low, high, _BINS + 1)
+    mine, theirs = (_positive(_binned(of_run, quantity, edges)) for of_run in found)
+    shared = np.isfinite(mine) & np.isfinite(theirs)
+    return float(np.exp(np.log(mine[shared] / theirs[shared]).mean())) if shared.any() else float("nan")
+
+
 def _landscape(run: Run) -> dict[str, _Series]:
     if not has_landscape([run]):
         return {}
@@ -467,7 +488,7 @@ def _rows(group: Group, lr: float) -> list[dict[str, Any]]:
             intervals = {}
             for quantity in _SUMMARY:
                 if found and all(quantity in of_run for of_run in found.values()):
-                    medians = [_window_median(run, of_run[quantity], window) for run, of_run in found.items()]
+                    medians = [window_median(run, of_run[quantity], window) for run, of_run in found.items()]
                     intervals[quantity] = _interval_of(quantity, np.array(medians))
             rows.append(row | {"window": window} | intervals)
         if condition.regime in matched:
@@ -502,8 +523,9 @@ def _interval_of(quantity: str, values: Floats) -> Interval:
     return Interval(float(mean[0]), float(low[0]), float(high[0]), n)
 
 
-def _window_median(run: Run, series: _Series, window: str) -> float:
-    first, end = (part * int(run.setting("steps")) for part in _WINDOWS[window])
+def window_median(run: Run, series: _Series, window: str) -> float:
+    """The median of what is a number over the ``first tenth``, ``second half`` or ``whole`` of a run's updates."""
+    first, end = (part * int(run.setting("steps")) for part in (_WINDOWS | _WHOLE)[window])
     steps, values = series
     return float(_median(values[(steps >= first) & (steps < end)]))
 

@@ -1,5 +1,7 @@
-"""Intervals over paired seeds."""
+"""Intervals over paired seeds, and tests of where their mean lies."""
 
+import math
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -94,6 +96,117 @@ def paired_ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     with np.errstate(divide="ignore", invalid="ignore"):
         mean, low, high, n = paired_difference(np.log(a), np.log(b), level)
         return Interval(float(np.exp(mean)), float(np.exp(low)), float(np.exp(high)), n)
+
+
+class Place(NamedTuple):
+    """One-sided p-values of three statements on a mean mu and a region: low < mu < high, mu <= low, mu >= high.
+
+    Each is small where the data speak for the statement. ``inside`` is that of two one-sided tests: the larger of the
+    p-values of mu > low and mu < high, where the bounds are finite.
+    """
+
+    inside: float
+    below: float
+    above: float
+
+
+def t_place(values: ArrayLike, low: float, high: float) -> Place:
+    """Where the mean of n values, (n,), lies by Student's t: ``p(mu > b) = P(T_{n-1} >= (mean - b) sqrt(n) / s)``.
+
+    Values that are all equal are sure of themselves: p is 0 or 1, and 1/2 at the bound itself. Of fewer than two values
+    every p is 1. Raises IcsbenchError for a value that is not finite or a region that is empty.
+    """
+    sample = _sample(values, low, high)
+    n = len(sample)
+    if n < 2:
+        return Place(1.0, 1.0, 1.0)
+    mean, error = float(sample.mean()), float(sample.std(ddof=1)) / math.sqrt(n)
+
+    def greater(bound: float) -> float:
+        if math.isinf(bound):
+            return 0.0 if bound < 0 else 1.0
+        if error == 0:
+            return 0.5 if mean == bound else float(mean < bound)
+        from scipy.special import stdtr
+
+        return float(stdtr(n - 1, (bound - mean) / error))
+
+    return Place(max(greater(low), 1 - greater(high)), 1 - greater(low), greater(high))
+
+
+def sign_flip_place(values: ArrayLike, low: float, high: float) -> Place:
+    """Where the mean lies by the exact permutation test: ``t_place`` for whoever trusts no normal distribution.
+
+    p(mu > b) is the share of the 2^n ways to flip the signs of ``x_i - b`` whose mean is at least the one observed; its
+    floor is 2^-n. Raises IcsbenchError for more than 20 values, a value that is not finite or an empty region.
+    """
+    sample = _sample(values, low, high)
+    n = len(sample)
+    if n > 20:
+        raise IcsbenchError(f"{n} seeds: the exact permutation test is for 20 at most")
+    if n < 1:
+        return Place(1.0, 1.0, 1.0)
+    signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+
+    def greater(sample: Floats, bound: float) -> float:
+        if math.isinf(bound):
+            return 0.0 if bound < 0 else 1.0
+        centred = sample - bound
+        return float((signs @ centred >= centred.sum() - 1e-9 * np.abs(centred).sum()).mean())
+
+    below, above = greater(-sample, -low), greater(sample, high)
+    return Place(max(greater(sample, low), greater(-sample, -high)), below, above)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down p-values of m tests: the k-th smallest is ``max over j <= k of (m - j + 1) p_(j)``, at most 1.
+
+    Rejecting where they are at most alpha keeps the chance of any false rejection at alpha. A NaN is no test.
+    """
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def seeds_needed(values: ArrayLike, low: float, high: float, level: float, power: float = 0.8) -> int | None:
+    """With how many seeds the one-sided t-test at ``level`` would decide with this ``power``, were this the truth.
+
+    The truth being the mean and standard deviation of ``values``, and the test that against the nearest bound of the
+    region ``low`` to ``high``. None where it is more than 1,000, or cannot be said.
+    """
+    sample = _sample(values, low, high)
+    if len(sample) < 2:
+        return None
+    from scipy.stats import nct
+
+    distance = min(abs(float(sample.mean()) - bound) for bound in (low, high) if math.isfinite(bound))
+    spread = float(sample.std(ddof=1))
+    if spread == 0 or distance == 0:
+        return None
+    low_n, high_n = 1, 1000
+
+    def decides(n: int) -> bool:
+        shift = min(distance / spread * math.sqrt(n), 30.0)  # nct is not reliable further out, where power is 1
+        return float(nct.sf(_t_quantile(n - 1, 1 - level), n - 1, shift)) >= power
+
+    if not decides(high_n):
+        return None
+    while high_n - low_n > 1:
+        middle = (low_n + high_n) // 2
+        low_n, high_n = (low_n, middle) if decides(middle) else (middle, high_n)
+    return high_n
+
+
+def _sample(values: ArrayLike, low: float, high: float) -> Floats:
+    sample = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(sample).all():
+        raise IcsbenchError("a value that is not finite cannot be tested; leave its seed out, and say so")
+    if not low < high:
+        raise IcsbenchError(f"the region from {low} to {high} is empty")
+    return sample
 
 
 @cache

@@ -29,7 +29,7 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
     begun = record.read_json("environment.json")
     if begun is not None and not (record.path / "checkpoint.pt").exists():
         begun = None
-    device = _choose_device(config.device)
+    device = choose_device(config.device)
     if begun is not None:
         if begun["data"]["fingerprint"] != dataset.fingerprint:
             raise IcsbenchError(_other_data(record.path, begun["data"], dataset))
@@ -85,7 +85,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of a config. Raises IcsbenchError where it cannot be used here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

@@ -101,7 +101,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
     if probes.shift:
         inputs = task.probe_inputs()
         probe = ShiftProbe(model, model.layers(), inputs, samples=probes.samples, seed=config.seed)
-    update_probe = _update_probe(config, model, task)
+    update_probe = update_probe_of(config, model, task)
     forward = torch.compile(model) if config.compile else model
     autocast = torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext()
     protocols = protocols_of(config.norm.name) if task.chance is not None else []
@@ -268,7 +268,8 @@ def _outcome(outcome: dict[str, Any], chance: float | None) -> str:
     return "trained" if chance is None or outcome["train/accuracy"] >= LEFT_CHANCE * chance else "chance"
 
 
-def _update_probe(config: Config, model: VGG | MLP | DeepLinear, task: Task) -> UpdateProbe | None:
+def update_probe_of(config: Config, model: VGG | MLP | DeepLinear, task: Task) -> UpdateProbe | None:
+    """The probe of a run's own updates; None where neither ICS nor landscape is asked for."""
     probes = config.probes
     layers = [(path, f"{path}.transform") for path, _ in model.layers()] if probes.ics else []
     ratio = (probes.alpha_high / probes.alpha_low) ** (1 / (probes.alpha_points - 1))

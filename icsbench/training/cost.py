@@ -1,0 +1,94 @@
+"""What a run would cost here: its parts timed on a few steps, and counted."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from icsbench.config import Config
+from icsbench.data import Dataset
+from icsbench.probes import ShiftProbe
+from icsbench.probes.shift import is_scheduled
+from icsbench.training.environment import choose_device
+from icsbench.training.evaluation import Protocol, protocols_of
+from icsbench.training.loop import update_probe_of
+from icsbench.training.task import Task, build_model
+
+_STEPS = 3
+
+
+def seconds_of_run(config: Config, dataset: Dataset) -> float:
+    """Wall time of one run on this device with the threads that are set, start of the process and files apart.
+
+    Steps, probes and one evaluated batch are timed, each after one that is not, and multiplied by how often a run has
+    them. Raises IcsbenchError where the device or the data cannot be used.
+    """
+    device = choose_device(config.device)
+    task = Task(config, dataset, device)
+    model = build_model(config, dataset.num_classes, dataset.train.images[0].numel()).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
+    update_probe = update_probe_of(config, model, task)
+    batches = iter(range(1_000_000))
+    model.train()
+
+    def step() -> None:
+        inputs, targets = task.batches(next(batches))
+        optimizer.zero_grad(set_to_none=True)
+        task.loss(model(inputs), targets).backward()
+        optimizer.step()
+
+    def watched() -> None:
+        assert update_probe is not None
+        inputs, targets = task.batches(next(batches))
+        update_probe.before()
+        optimizer.zero_grad(set_to_none=True)
+        task.loss(model(inputs), targets).backward()
+        optimizer.step()
+        update_probe.after(inputs, targets, 1e-12)
+
+    one_step = _seconds(step, device)
+    seconds = config.steps * one_step
+    if update_probe is not None:
+        seconds += -(-config.steps // config.probes.update_every) * (_seconds(watched, device) - one_step)
+    if config.probes.shift:
+        probe = ShiftProbe(model, model.layers(), task.probe_inputs(), samples=config.probes.samples, seed=config.seed)
+        at = iter(range(1_000_000))
+        probes = sum(is_scheduled(done, config.probes.every) for done in range(config.steps + 1))
+        seconds += probes * _seconds(lambda: probe(next(at)), device)
+    if task.chance is not None:
+        seconds += _evaluated_batches(config, dataset) * _seconds(lambda: _forward(model, task), device)
+    return seconds
+
+
+def _evaluated_batches(config: Config, dataset: Dataset) -> float:
+    """Batches that the run's evaluations see, those of recalibration among them."""
+    test, val = (len(split.labels) / config.batch_size for split in (dataset.test, dataset.val))
+    protocols = protocols_of(config.norm.name)
+
+    def of(protocol: Protocol) -> float:
+        return 2 * config.recalibration_batches if protocol.statistics == "recalibrated" else 0.0
+
+    followed = 2 if protocols[-1].noise else 1
+    along = (config.steps - 1) // config.eval_every * followed * test
+    return along + sum(test + val + of(protocol) for protocol in protocols)
+
+
+@torch.no_grad()
+def _forward(model: torch.nn.Module, task: Task) -> Any:
+    return model(task.batches(0)[0])
+
+
+def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+    run()
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(_STEPS):
+        run()
+    _wait(device)
+    return (time.perf_counter() - began) / _STEPS
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
