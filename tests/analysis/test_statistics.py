@@ -1,10 +1,21 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from icsbench.analysis.statistics import geometric_band, mean_band, mean_interval, paired_difference, paired_ratio
+from icsbench.analysis.statistics import (
+    geometric_band,
+    holm,
+    mean_band,
+    mean_interval,
+    paired_difference,
+    paired_ratio,
+    seeds_needed,
+    sign_flip_place,
+    t_place,
+)
 from icsbench.errors import IcsbenchError
 
 
@@ -86,3 +97,103 @@ def test_paired_ratio_is_the_paired_t_test_of_the_logarithms():
     assert math.isnan(paired_ratio([np.nan, 1.0], [1.0, 1.0]).mean)
     with pytest.raises(IcsbenchError, match="2 and 1"):
         paired_ratio([1.0, 2.0], [1.0])
+
+
+# --- where a mean lies -----------------------------------------------------------------------------------------------
+
+
+def brute_sign_flips(values, bound):
+    """Share of all sign patterns whose mean of x - bound is at least the observed one."""
+    centred = [value - bound for value in values]
+    means = [sum(s * c for s, c in zip(signs, centred, strict=True)) for signs in itertools.product((1, -1), repeat=6)]
+    return sum(mean >= sum(centred) - 1e-12 for mean in means) / len(means)
+
+
+@pytest.mark.parametrize("bound", [-0.5, 0.0, 0.7])
+def test_one_sided_p_values_are_scipys(bound):
+    values = np.random.default_rng(3).normal(0.3, 1.0, 6)
+    above = stats.ttest_1samp(values, bound, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, bound, alternative="less").pvalue
+    assert t_place(values, bound, math.inf) == pytest.approx((above, below, 1.0))
+    assert t_place(values, -math.inf, bound) == pytest.approx((below, 1.0, above))
+    assert sign_flip_place(values, bound, math.inf).inside == brute_sign_flips(values, bound)
+    assert sign_flip_place(values, -math.inf, bound).inside == brute_sign_flips(list(-values), -bound)
+
+
+def test_equivalence_is_the_larger_of_two_one_sided_tests():
+    values = [0.1, -0.3, 0.4, 0.0, -0.2, 0.3]
+    greater = stats.ttest_1samp(values, -1, alternative="greater").pvalue
+    less = stats.ttest_1samp(values, 1, alternative="less").pvalue
+    assert t_place(values, -1, 1).inside == pytest.approx(max(greater, less))
+    assert t_place(values, -1, 1).above == pytest.approx(1 - less)
+
+
+def test_six_pairs_cannot_go_below_the_floor_of_the_permutation():
+    assert sign_flip_place([1.0, 1.1, 0.9, 1.2, 0.8, 1.0], 0, math.inf).inside == 2**-6
+
+
+def test_values_without_spread_are_sure_and_one_value_is_not():
+    assert t_place([2.0] * 6, 1, math.inf) == (0.0, 1.0, 1.0)
+    assert t_place([2.0] * 6, 2, math.inf).inside == 0.5
+    assert t_place([2.0], 1, math.inf) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("place", [t_place, sign_flip_place])
+def test_what_cannot_be_tested_is_refused(place):
+    with pytest.raises(IcsbenchError, match="not finite"):
+        place([1.0, math.nan], 0, 1)
+    with pytest.raises(IcsbenchError, match="empty"):
+        place([1.0, 2.0], 1, 1)
+    with pytest.raises(IcsbenchError, match="20 at most"):
+        sign_flip_place([0.0] * 21, -1, 1)
+
+
+def test_holm_by_hand_and_without_the_untested():
+    assert holm([0.01, 0.04, 0.03, math.nan, 0.005]) == pytest.approx([0.03, 0.06, 0.06, math.nan, 0.02], nan_ok=True)
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_keeps_the_chance_of_any_false_rejection():
+    p = np.random.default_rng(0).random((4000, 12))
+    assert np.mean([min(holm(list(row))) <= 0.05 for row in p]) == pytest.approx(0.05, abs=0.011)
+
+
+# Of flat or peaked distributions t covers a little less or more than it says; of normal ones exactly as much.
+@pytest.mark.parametrize(("draw", "within"), [("normal", 0.011), ("uniform", 0.025), ("laplace", 0.025)])
+@pytest.mark.parametrize("n", [6, 8])
+def test_the_interval_covers_and_the_tests_keep_their_level(n, draw, within):
+    samples = getattr(np.random.default_rng(n), draw)(size=(4000, n)) - (0.5 if draw == "uniform" else 0.0)
+    bands = [mean_interval(sample) for sample in samples]
+    assert np.mean([band.low <= 0 <= band.high for band in bands]) == pytest.approx(0.95, abs=within)
+    t = [t_place(sample, 0, math.inf).inside for sample in samples]
+    flips = [sign_flip_place(sample, 0, math.inf).inside for sample in samples]
+    assert np.mean(np.array(t) <= 0.025) == pytest.approx(0.025, abs=within)
+    assert np.mean(np.array(flips) <= 0.025) <= 0.025 + 0.008
+
+
+def test_a_percentile_bootstrap_would_not_have_covered():
+    rng = np.random.default_rng(0)
+    covered = []
+    for sample in rng.normal(size=(1000, 6)):
+        means = sample[rng.integers(0, 6, (400, 6))].mean(axis=1)
+        low, high = np.quantile(means, [0.025, 0.975])
+        covered.append(low <= 0 <= high)
+    assert np.mean(covered) < 0.91
+
+
+def test_seeds_needed_reach_the_power_by_simulation():
+    values = np.array([0.9, -0.4, 0.8, 0.2, -0.1, 0.6])
+    n = seeds_needed(values, 0, math.inf, 0.025)
+    assert n is not None and n > 6
+    rng = np.random.default_rng(1)
+    for number, enough in ((n, True), (n // 2, False)):
+        samples = rng.normal(values.mean(), values.std(ddof=1), (3000, number))
+        power = np.mean([t_place(sample, 0, math.inf).inside <= 0.025 for sample in samples])
+        assert (power >= 0.78) == enough
+
+
+def test_seeds_that_no_number_would_settle():
+    assert seeds_needed([1.0, 1.0], 0, math.inf, 0.025) is None
+    assert seeds_needed([1e-4, -1e-4, 1.0, -1.0], 0, math.inf, 0.025) is None
+    assert seeds_needed([1.0], 0, math.inf, 0.025) is None

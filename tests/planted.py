@@ -1,0 +1,297 @@
+"""Sealed run records in which every measure of a claim has a value that was put there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import yaml
+from synthetic import DLN, LAYERS
+
+from icsbench.analysis.catalogue import CLAIMS, Claim, Part
+from icsbench.seal import SEAL, checksums
+
+RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+STRENGTHS = {0: 1e-3, 1: 0.3, 2: 0.6, 4: 1.2}
+SIZES = (16, 64, 256)
+MLP_LAYERS = [f"fc{number}" for number in range(1, 5)]
+PLAIN = {
+    "reach": 200,  # step at which training accuracy jumps from chance to `train`
+    "train": 0.7,
+    "test": 0.6,
+    "val": 0.6,
+    "mean": 0.1,  # change of a moment in one step
+    "variance": 0.1,
+    "drift": 0.2,
+    "relative": 0.5,
+    "cosine": 0.5,
+    "width": 0.3,
+    "difference": 2.0,
+    "gradient": 1.0,
+    "beta": 10.0,
+    "loss": 100.0,
+}
+STEPS = 1000
+
+
+def write(root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=128, scale="cpu", **planted) -> Path:
+    """Write one finished, sealed run; ``planted`` are values of ``PLAIN`` (a list of cosines and betas: over steps)."""
+    values = PLAIN | planted
+    network = "dln" if experiment.startswith("dln") else "mlp" if experiment == "percentiles" else "vgg16"
+    layers = {"dln": DLN["layers"], "mlp": MLP_LAYERS, "vgg16": LAYERS}[network]
+    path = Path(root) / experiment / f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}" / f"seed-{seed}"
+    (path / "probes" / "shift").mkdir(parents=True)
+    (path / "probes" / "ics").mkdir()
+    config = {
+        "experiment": experiment,
+        "scale": scale,
+        "seed": seed,
+        "steps": STEPS,
+        "log_every": 10,
+        "batch_size": batch_size,
+        "data": {"name": "gaussian" if network == "dln" else "cifar10"},
+        "model": {"name": network, "width": 0.25},
+        "norm": {"name": regime, "strength": strength},
+        "optim": {"lr": lr, "schedule": "constant"},
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    classes = None if network == "dln" else 10
+    data = {"name": "planted", "label": "planted", "fingerprint": "f" * 16, "num_classes": classes}
+    (path / "environment.json").write_text(json.dumps({"data": data, "commit": "0" * 40, "torch": "2.6"}))
+    entries = [{"layer": layer, "depth": depth, "channels": 4} for depth, layer in enumerate(layers, 1)]
+    for folder in ("shift", "ics"):
+        (path / "probes" / folder / "layers.json").write_text(json.dumps(entries))
+    diverged = planted.get("diverged_at")
+    rows = [_training(values, step, classes, diverged) for step in range(10, STEPS + 1, 10)]
+    rows = [row for row in rows if diverged is None or row["step"] <= diverged + 10]
+    end = STEPS if diverged is None else diverged
+    rows += [_probed(values, step, layers) for step in range(100, end + 1, 100)]
+    updates = range(0, end, 25)
+    rows += [_update(values, number, step, layers, lr) for number, step in enumerate(updates)]
+    rows.sort(key=lambda row: row["step"])
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for step in range(0, STEPS + 1, 100):
+        _write_percentiles(path, step, len(layers), values["drift"])
+    accuracy = None if diverged else values["test"]
+    protocols = ["running-off"] if regime in ("none", "noise") else ["running-off", "recalibrated-off", "batch-off"]
+    trained = values["train"] >= 0.2
+    summary = {
+        "status": "complete",
+        "outcome": "diverged" if diverged else "trained" if trained or network == "dln" else "chance",
+        "diverged_at": diverged,
+        "steps": STEPS,
+        "train/loss": values["loss"],
+        "test/accuracy": {} if classes is None else dict.fromkeys(protocols, accuracy),
+        "val/accuracy": {} if classes is None else dict.fromkeys(protocols, None if diverged else values["val"]),
+    }
+    if classes is not None:
+        summary["train/accuracy"] = values["train"]
+    return finish(path, summary)
+
+
+def finish(path: Path, summary: dict) -> Path:
+    """Write summary and seal of a record."""
+    content = json.dumps(summary).encode()
+    (path / SEAL).write_text(json.dumps(checksums(path, content)))
+    (path / "summary.json").write_bytes(content)
+    return path
+
+
+def _training(values, step, classes, diverged):
+    if diverged is not None and step > diverged:
+        return {"step": step, "train/loss": float("nan")} | ({} if classes is None else {"train/accuracy": 0.09})
+    row = {"step": step, "train/loss": values["loss"]}
+    if classes is not None:
+        row["train/accuracy"] = values["train"] if step >= values["reach"] else 0.1
+    return row
+
+
+def _probed(values, step, layers):
+    row = {"step": step, "shift/interval": 1}
+    for layer in layers:
+        row |= {f"shift/{layer}/{moment}_raw": values[moment] for moment in ("mean", "variance")}
+    return row
+
+
+def _update(values, number, step, layers, lr):
+    def of(name):
+        return float(values[name][number % len(values[name])] if isinstance(values[name], list) else values[name])
+
+    loss = 2.0 * 0.95**number  # the same path for all, so that matched loss is matched step
+    row = {"step": step}
+    for place, layer in enumerate(layers):
+        row |= {
+            f"ics/{layer}/relative": of("relative") * (place > 0),
+            f"ics/{layer}/l2": of("relative") * (place > 0),
+            f"ics/{layer}/cosine": of("cosine") if place else 1.0,
+            f"ics/{layer}/weight_norm": 1.0,
+        }
+    return row | {
+        "landscape/loss": loss,
+        "landscape/gradient_norm": of("gradient"),
+        "landscape/alphas": [0.5 * lr, lr],
+        "landscape/losses": [loss, loss * 10 ** of("width")],
+        "landscape/gradient_differences": [0.5 * of("difference"), of("difference")],
+        "landscape/beta": of("beta"),
+    }
+
+
+def _write_percentiles(path, step, layers, drift):
+    """Units whose percentiles are `drift` final ranges from the end until they get there at the last probe."""
+    quantiles = np.array([[-1.0], [0.0], [1.0]]) + np.zeros(4 * layers) + 2 * drift * (step < STEPS)
+    np.savez(path / "probes" / "shift" / f"step-{step:08d}.npz", quantiles_preactivation=quantiles)
+
+
+# --- what to write, so that a measure has a value --------------------------------------------------------------------
+
+Runs = dict[tuple, dict]
+
+
+def _run(regime, lr=0.1, strength=1.0, batch_size=128):
+    return regime, lr, strength, batch_size
+
+
+def _bn_over_none(name, base):
+    return lambda value: {_run("bn"): {name: base * value}, _run("none"): {name: base}}
+
+
+def _points(one, other, name):
+    return lambda value: {_run(one): {name: 0.6 + value / 100}, _run(other): {name: 0.6}}
+
+
+def _largest_lr(value):
+    """Which of the rates train, so that the largest with BN is `value` times that without."""
+    largest = {"none": 0.05 if value >= 1 else 0.8, "bn": 0.05 * value if value >= 1 else 0.8 * value}
+    return {
+        _run(regime, lr): {"train": 0.6 if lr <= most * 1.01 else 0.1}
+        for regime, most in largest.items()
+        for lr in RATES
+    }
+
+
+def _test_at_small_lr(value):
+    runs = {_run(regime, lr): {"train": 0.6, "test": 0.5} for regime in ("bn", "none") for lr in RATES}
+    runs |= {_run("none", lr): {"train": 0.1, "test": 0.1} for lr in RATES if lr > 0.2}
+    return runs | {_run("bn", 0.2): {"test": 0.5 + value / 100}, _run("none", 0.2): {"train": 0.6, "test": 0.5}}
+
+
+def _test_at_best_lr(value):
+    runs = {_run(regime, lr): {"val": 0.3, "test": 0.9} for regime in ("bn", "none") for lr in RATES}
+    runs |= {_run("bn", 0.8): {"val": 0.7, "test": 0.5 + value / 100}, _run("none", 0.1): {"val": 0.6, "test": 0.5}}
+    return runs
+
+
+def _beta_slope(regime):
+    def plant(value):
+        other = {"bn": "none", "none": "bn"}[regime]
+        return {_run(other, lr): {} for lr in RATES} | {_run(regime, lr): {"beta": 3 * lr**-value} for lr in RATES}
+
+    return plant
+
+
+def _noise(value):
+    return {_run("noise"): {"train": 0.1 * value, "reach": 10}}
+
+
+def _dln(name, regime, lr=1e-7):
+    return lambda value: {_run(regime, lr): {name: value}}
+
+
+def _dln_loss(value):
+    return {_run("bn", 1e-7): {"loss": 100 * value}, _run("none", 1e-7): {"loss": 100.0}}
+
+
+def _dln_rates(value, correlation=-1.0):
+    """Cosines of short steps at `value`, of long ones below or above it as the correlation has it."""
+    rates = (1e-6, 1e-7, 1e-8)
+    halves = np.linspace(0.05, 1.5, 40)  # beta x lr / 2
+    reach = 1 - 0.99 * abs(value) if correlation > 0 else 1.2
+    cosine = value - np.sign(correlation) * -1 * reach * (halves - 0.05) / 1.45 * abs(correlation)
+    if abs(correlation) < 0.5:
+        cosine = value + 0.001 * np.where(np.arange(40) % 2, 1, -1)
+    cosine[halves < 0.5] = value + np.linspace(0, np.sign(correlation) * 1e-3, int((halves < 0.5).sum()))
+    return {_run("bn", lr): {"cosine": cosine.tolist(), "beta": (2 * halves / lr).tolist()} for lr in rates}
+
+
+def _dose(value):
+    return {
+        _run("noisy_bn", strength=strength): {"train": 0.6 + value / 100 * np.log10(shift / 0.03), "mean": shift}
+        for strength, shift in STRENGTHS.items()
+    }
+
+
+def _gap(value):
+    return {
+        _run("bn", batch_size=size): {"train": 0.9, "test": 0.6 - value / 100 * (np.log2(size) - 6)} for size in SIZES
+    }
+
+
+def _reach(value):
+    return {_run("bn"): {"reach": 300, "train": 0.6}, _run("none"): {"reach": round(300 * value, -1), "train": 0.6}}
+
+
+def _whole_mean(value):
+    """Noisy BN and none end equal; one leaves chance so much later that its mean over all steps is `value` less."""
+    late = 10 * round(abs(value) / 100 / 0.5 * 100)
+    first, other = (200, 200 + late) if value > 0 else (200 + late, 200)
+    return {_run("noisy_bn"): {"reach": first, "train": 0.6}, _run("none"): {"reach": other, "train": 0.6}}
+
+
+PLANT = {
+    "speed_up": _reach,
+    "test_bn_minus_none": _points("bn", "none", "test"),
+    "test_at_best_lr": _test_at_best_lr,
+    "drift_last_hidden": _bn_over_none("drift", 0.2),
+    "drift_vgg": _bn_over_none("drift", 0.2),
+    "train_noisy_minus_bn": _points("noisy_bn", "bn", "train"),
+    "mean_train_noisy_minus_none": _whole_mean,
+    "shift_mean_noisy_to_none": lambda value: {_run("noisy_bn"): {"mean": 0.1 * value}, _run("none"): {"mean": 0.1}},
+    "shift_variance_noisy_to_none": lambda value: {
+        _run("noisy_bn"): {"variance": 0.1 * value},
+        _run("none"): {"variance": 0.1},
+    },
+    "train_noise": _noise,
+    "ics_relative": _bn_over_none("relative", 0.5),
+    "ics_relative_matched": _bn_over_none("relative", 0.5),
+    "dln_cosine_none": _dln("cosine", "none"),
+    "dln_cosine_bn": _dln("cosine", "bn"),
+    "dln_loss": _dln_loss,
+    "dln_cosine_short": _dln_rates,
+    "dln_cosine_beta_correlation": lambda value: _dln_rates(0.95, value),
+    "loss_width": _bn_over_none("width", 0.3),
+    "loss_width_matched": _bn_over_none("width", 0.3),
+    "predictiveness": _bn_over_none("difference", 2.0),
+    "predictiveness_matched": _bn_over_none("difference", 2.0),
+    "beta": _bn_over_none("beta", 10.0),
+    "beta_slope_bn": _beta_slope("bn"),
+    "beta_slope_none": _beta_slope("none"),
+    "train_l1_minus_bn": _points("l1", "bn", "train"),
+    "train_l2_minus_bn": _points("l2", "bn", "train"),
+    "train_linf_minus_bn": _points("linf", "bn", "train"),
+    "dln_loss_l1": lambda value: {_run("l1", 1e-6): {"loss": 100 * value}, _run("bn", 1e-6): {"loss": 100.0}},
+    "largest_lr": _largest_lr,
+    "test_at_small_lr": _test_at_small_lr,
+    "dose_slope": _dose,
+    "gap_slope": _gap,
+}
+
+
+def plant(root, part: Part, values, study=None) -> None:
+    """Write the records of one part, with the value that its measure is to have for each seed."""
+    plant_claim(root, Claim("", "", "", "", parts=(part,)), [values], study)
+
+
+def plant_claim(root, claim: Claim, values, study=None) -> None:
+    """The same for all parts of a claim, whose settings of one run come together."""
+    for name in {part.studies[0] for part in claim.parts}:
+        for seed in range(len(values[0])):
+            runs: Runs = {}
+            for part, of_part in zip(claim.parts, values, strict=True):
+                if part.studies[0] == name:
+                    for run, planted in PLANT[part.measure](of_part[seed]).items():
+                        runs[run] = runs.get(run, {}) | planted
+            for (regime, lr, strength, batch_size), planted in runs.items():
+                place = {"lr": lr, "strength": strength, "batch_size": batch_size}
+                write(root, study or name, regime, seed, **place, **planted)
+
+
+MEASURED = [claim for claim in CLAIMS if claim.parts]
