@@ -228,7 +228,7 @@ def _claims(results: Path, out: Path, scale: str | None) -> None:
     unfinished = sum(not run.finished for run in found)
     if unfinished:
         print(f"not counted: {unfinished} of {len(found)} runs, not finished (icsbench runs lists them)")
-    print(f"written to {', '.join(map(str, files))}")
+    print(f"written to {out}: {', '.join(path.name for path in files)}")
 
 
 def _report(results: Path, out: Path, scale: str | None) -> None:

@@ -119,8 +119,8 @@ def _accuracy_curve(run: Run) -> tuple[Floats, Floats]:
     return np.concatenate([steps, after]), np.concatenate([accuracy, np.full(len(after), _chance(run))])
 
 
-def _last_tenth(run: Run) -> float:
-    """Training accuracy, the mean over the rows of the last tenth of the steps."""
+def last_tenth(run: Run) -> float:
+    """Training accuracy, the mean over the rows of the last tenth of the steps; from where it diverged on, chance."""
     steps, accuracy = _accuracy_curve(run)
     return float(accuracy[steps > _FIRST_OF_LAST * int(run.setting("steps"))].mean())
 
@@ -139,8 +139,8 @@ def _at_end(run: Run, split: str, protocol: str) -> float:
     return float(value)
 
 
-def _final(run: Run, split: str = "test") -> float:
-    """Accuracy by the statistics of the population: recomputed after training where a norm keeps any."""
+def final_accuracy(run: Run, split: str = "test") -> float:
+    """Final accuracy by the statistics of the population: recomputed after training where a norm keeps any."""
     return _at_end(run, split, CUSTOMARY if run.regime in ("none", "noise") else RECALIBRATED)
 
 
@@ -150,7 +150,7 @@ def _difference(a: str, b: str, of_run: Callable[[Run], float], group: Group) ->
 
 def _speed_up(group: Group) -> Measured:
     def ratio(bn: Run, none: Run) -> float:
-        goal = max(min(_last_tenth(bn), _last_tenth(none)), LEFT_CHANCE * _chance(none))
+        goal = max(min(last_tenth(bn), last_tenth(none)), LEFT_CHANCE * _chance(none))
         return _steps_to(none, goal) / _steps_to(bn, goal)
 
     return _combined({"bn": _main(group, "bn"), "none": _main(group, "none")}, ratio)
@@ -163,7 +163,7 @@ def _steps_to(run: Run, goal: float) -> float:
 
 
 def _noise_alone(group: Group) -> Measured:
-    return _combined({"noise": _main(group, "noise")}, lambda run: _last_tenth(run) / _chance(run))
+    return _combined({"noise": _main(group, "noise")}, lambda run: last_tenth(run) / _chance(run))
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def _vgg_layers(group: Group) -> list[Layer]:
     return [convolutions[number - 1] for number in _VGG_LAYERS]
 
 
-def _step_shift(run: Run, moment: str) -> float:
+def step_shift(run: Run, moment: str) -> float:
     """Change of a moment in one step: mean over the second half, geometric mean over the ``chosen_layers``."""
     if not run.layers:
         raise NotMeasured(f"{run.path} has no shift probes")
@@ -201,7 +201,7 @@ def _step_shift(run: Run, moment: str) -> float:
 
 def _shift_ratio(moment: str, group: Group) -> Measured:
     parts = {"noisy_bn": _main(group, "noisy_bn"), "none": _main(group, "none")}
-    return _combined(parts, lambda noisy, none: _ratio(_step_shift(noisy, moment), _step_shift(none, moment)))
+    return _combined(parts, lambda noisy, none: _ratio(step_shift(noisy, moment), step_shift(none, moment)))
 
 
 def _dose_slope(group: Group) -> Measured:
@@ -211,9 +211,7 @@ def _dose_slope(group: Group) -> Measured:
     parts = {f"noisy_bn x{strength:g}": _seeds(group, "noisy_bn", strength=strength) for strength in strengths}
 
     def slope(*runs: Run) -> float:
-        return _slope(
-            [math.log10(_step_shift(run, MEAN_PER_STEP)) for run in runs], [100 * _last_tenth(r) for r in runs]
-        )
+        return _slope([math.log10(step_shift(run, MEAN_PER_STEP)) for run in runs], [100 * last_tenth(r) for r in runs])
 
     return _combined(parts, slope)
 
@@ -221,7 +219,7 @@ def _dose_slope(group: Group) -> Measured:
 # --- updates ---------------------------------------------------------------------------------------------------------
 
 
-def _window(run: Run, quantity: str, window: str = "second half") -> float:
+def window_of(run: Run, quantity: str, window: str = "second half") -> float:
     """The median of a quantity over a window of the updates; of the ICS after the median over layers."""
     found = optimisation.measurements(run)
     if quantity not in found:
@@ -237,7 +235,7 @@ def _bn_to_none(quantity: str, window: str, group: Group) -> Measured:
 
 
 def _unless_diverged(run: Run, quantity: str, window: str) -> float:
-    return math.nan if run.status == "diverged" else _window(run, quantity, window)
+    return math.nan if run.status == "diverged" else window_of(run, quantity, window)
 
 
 def _bn_to_none_matched(quantity: str, group: Group) -> Measured:
@@ -314,7 +312,7 @@ def _grid(group: Group, regime: str) -> dict[float, _Runs]:
 
 
 def _trains(run: Run) -> bool:
-    return run.status != "diverged" and _last_tenth(run) >= LEFT_CHANCE * _chance(run)
+    return run.status != "diverged" and last_tenth(run) >= LEFT_CHANCE * _chance(run)
 
 
 def _by_seed(grid: dict[float, _Runs]) -> dict[int, dict[float, Run]]:
@@ -347,7 +345,8 @@ def _test_at_small_lr(group: Group) -> Measured:
     if lr is None:
         raise NotMeasured(f"{group.name}: at no learning rate of the grid does the network without BN train every time")
     return _combined(
-        {"bn": _seeds(group, "bn", lr), "none": none[lr]}, lambda bn, other: 100 * (_final(bn) - _final(other))
+        {"bn": _seeds(group, "bn", lr), "none": none[lr]},
+        lambda bn, other: 100 * (final_accuracy(bn) - final_accuracy(other)),
     )
 
 
@@ -355,16 +354,16 @@ def _test_at_best_lr(group: Group) -> Measured:
     best: dict[str, _Runs] = {}
     for regime in ("bn", "none"):
         grid = _grid(group, regime)
-        validated = {lr: np.mean([_final(run, "val") for run in runs.values()]) for lr, runs in grid.items()}
+        validated = {lr: np.mean([final_accuracy(run, "val") for run in runs.values()]) for lr, runs in grid.items()}
         best[regime] = grid[max(validated, key=lambda lr: validated[lr])]
-    return _combined(best, lambda bn, none: 100 * (_final(bn) - _final(none)))
+    return _combined(best, lambda bn, none: 100 * (final_accuracy(bn) - final_accuracy(none)))
 
 
 def _beta_slope(regime: str, group: Group) -> Measured:
     values: dict[int, float] = {}
     left_out: dict[int, str] = {}
     for seed, runs in _by_seed(_grid(group, regime)).items():
-        betas = {lr: _window(run, optimisation.BETA) for lr, run in runs.items() if _trains(run)}
+        betas = {lr: window_of(run, optimisation.BETA) for lr, run in runs.items() if _trains(run)}
         betas = {lr: beta for lr, beta in betas.items() if beta > 0 and math.isfinite(beta)}
         if len(betas) < 3:
             left_out[seed] = f"trains at {len(betas)} learning rates; a slope needs three"
@@ -385,7 +384,7 @@ def _gap_slope(group: Group) -> Measured:
         parts[f"batch {size}"] = {run.seed: run for run in same[0].runs}
 
     def slope(*runs: Run) -> float:
-        gaps = [100 * (_last_tenth(run) - _final(run)) for run in runs]
+        gaps = [100 * (last_tenth(run) - final_accuracy(run)) for run in runs]
         return _slope([math.log2(size) for size in sizes], gaps)
 
     return _combined(parts, slope)
@@ -412,11 +411,11 @@ def _geometric(values: Iterable[float]) -> float:
 
 MEASURES: dict[str, Measure] = {
     "speed_up": _speed_up,
-    "test_bn_minus_none": partial(_difference, "bn", "none", _final),
+    "test_bn_minus_none": partial(_difference, "bn", "none", final_accuracy),
     "test_at_best_lr": _test_at_best_lr,
     "drift_last_hidden": partial(_drift_ratio, layers=lambda group: [last_hidden_layer(group)]),
     "drift_vgg": partial(_drift_ratio, layers=_vgg_layers),
-    "train_noisy_minus_bn": partial(_difference, "noisy_bn", "bn", _last_tenth),
+    "train_noisy_minus_bn": partial(_difference, "noisy_bn", "bn", last_tenth),
     "mean_train_noisy_minus_none": partial(_difference, "noisy_bn", "none", _whole_mean),
     "shift_mean_noisy_to_none": partial(_shift_ratio, MEAN_PER_STEP),
     "shift_variance_noisy_to_none": partial(_shift_ratio, VARIANCE_PER_STEP),
@@ -435,9 +434,9 @@ MEASURES: dict[str, Measure] = {
     "beta": partial(_bn_to_none, optimisation.BETA, "second half"),
     "beta_slope_bn": partial(_beta_slope, "bn"),
     "beta_slope_none": partial(_beta_slope, "none"),
-    "train_l1_minus_bn": partial(_difference, "l1", "bn", _last_tenth),
-    "train_l2_minus_bn": partial(_difference, "l2", "bn", _last_tenth),
-    "train_linf_minus_bn": partial(_difference, "linf", "bn", _last_tenth),
+    "train_l1_minus_bn": partial(_difference, "l1", "bn", last_tenth),
+    "train_l2_minus_bn": partial(_difference, "l2", "bn", last_tenth),
+    "train_linf_minus_bn": partial(_difference, "linf", "bn", last_tenth),
     "dln_loss_l1": partial(_loss_ratio, "l1", "bn", None),
     "largest_lr": _largest_lr,
     "test_at_small_lr": _test_at_small_lr,

@@ -338,26 +338,26 @@ def summary_line(verdicts: Sequence[Verdict]) -> str:
 
 
 def print_claims(console: Console, verdicts: Sequence[Verdict]) -> None:
-    """Print a line per claim, coloured by verdict."""
+    """Print a row per claim, coloured by verdict."""
     table = Table(box=None, pad_edge=False)
-    for name in ("", "claim", "verdict", "speaks for", "effect [95 %]", "n", "p Holm"):
-        table.add_column(Text(name), overflow="fold")
+    for name in ("", "verdict"):
+        table.add_column(Text(name), no_wrap=True)
+    for name in ("claim", "measured"):
+        table.add_column(Text(name), ratio=1)
     for v in verdicts:
-        colour = _COLOURS[v.verdict]
-        flag = " (sign flips disagree)" if v.disagree else ""
-        table.add_row(
-            Text(v.claim.id),
-            Text(v.claim.statement),
-            Text(f"{SYMBOLS[v.verdict]} {v.verdict}{flag}", style=colour),
-            Text(v.speaks_for),
-            Text("\n".join(filter(None, map(effect, v.findings)))),
-            Text(str(v.n) if v.n else ""),
-            Text(_p(v.p_holm)),
-        )
+        measured = [effect(finding) for finding in v.findings]
+        if v.n:
+            measured.append(f"{v.n} seeds" + ("" if math.isnan(v.p_holm) else f", p {v.p_holm:.2g} (Holm)"))
+        if v.disagree:
+            measured.append(f"sign flips disagree (p {v.p_sign_flip:.2g})")
+        if v.speaks_for:
+            measured.append(f"speaks for {v.speaks_for}")
+        verdict = Text(f"{SYMBOLS[v.verdict]} {v.verdict}", style=_COLOURS[v.verdict])
+        table.add_row(Text(v.claim.id), verdict, Text(v.claim.statement), Text("\n".join(filter(None, measured))))
     console.print(table)
     console.print()
-    console.print(summary_line(verdicts), markup=False, highlight=False)
-    console.print("icsbench claims --explain ID shows one in full.", markup=False, highlight=False)
+    for line in (summary_line(verdicts), "icsbench claims --explain ID shows one in full."):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_catalogue(console: Console, claims: Sequence[Claim] = CLAIMS) -> None:

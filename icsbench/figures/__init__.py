@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from icsbench.analysis import curves, optimisation
+from icsbench.analysis import curves, optimisation, scans
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.analysis.results import Run
 from icsbench.errors import IcsbenchError
@@ -23,6 +23,7 @@ from icsbench.figures import (
     percentiles,
     protocols,
     ridges,
+    scan,
     step_size,
 )
 from icsbench.figures.caption import caption, seeds
@@ -64,6 +65,8 @@ def draw_all(runs: Sequence[Run], out: Path, say: Callable[[str], None] = print)
 
 def _plan(group: Group) -> Iterable[tuple[str, Group, Callable[[Group], Drawing]]]:
     yield ("loss", group, draw_loss) if group.regression else ("accuracy", group, draw_accuracy)
+    if scans.sweeps(group):
+        yield "scan", group, draw_scan
     for lr in group.lrs:
         suffix = f"-lr{lr:g}" if len(group.lrs) > 1 else ""
         yield "ridges" + suffix, group.at(lr), draw_ridges
@@ -86,6 +89,25 @@ def draw_accuracy(group: Group) -> Drawing:
     drawn = curves.accuracy_curves(group)
     text = caption(group, _seeds_of([curve for curve in drawn if curve.diverged_at is None]))
     return accuracy.draw(drawn, 1 / group.num_classes, text), _rows(drawn)
+
+
+def draw_scan(group: Group) -> Drawing:
+    """What the networks end with, over the setting that is swept, and the numbers drawn."""
+    drawn = scans.scans(group)
+    what = "Training: the last tenth of the steps; test: statistics of the population, recomputed where there are any."
+    details = []
+    if any(curve.quantity == scans.BETA for curve in drawn):
+        details.append("β: median over the second half of training, geometric mean of what did not diverge.")
+    if drawn[0].setting == scans.SHIFT:
+        depths = [str(layer.depth) for layer in curves.chosen_layers(group.runs[0].layers)]
+        details.append(
+            f"Noise is placed by the shift in its second half, geometric mean over layers {', '.join(depths)}."
+        )
+    counts = [(curve.regime, x, of.n) for curve in drawn for x, of in zip(curve.x, curve.intervals, strict=True)]
+    same = len({n for *_, n in counts}) == 1
+    number = seeds(counts) if same else "Mean and 95 % t-interval over the seeds, whose numbers are in the CSV file."
+    text = caption(group, what, *details, number, "A run that diverged has the accuracy of chance.")
+    return scan.draw(drawn, 1 / group.num_classes, text), _rows(drawn)
 
 
 def draw_loss(group: Group) -> Drawing:
