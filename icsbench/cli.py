@@ -108,14 +108,17 @@ def reproduce(
         try:
             _launch(["hydra.mode=MULTIRUN", f"experiment={study}", *plan.overrides])
         except IcsbenchError as error:
-            failed.append(f"{study}: {error}")
-            print(f"icsbench: {failed[-1]}", file=sys.stderr)
-        if plan.folder(study).is_dir():
-            _draw(plan.folder(study), None)
-    _claims(plan.results, plan.results, plan.scale)
-    _report(plan.results, plan.results / "report.html", plan.scale)
+            if plan.studies == (study,):
+                raise
+            failed.append(study)
+            print(f"icsbench: {study}: {error}", file=sys.stderr)
+            continue
+        _draw(plan.results / study, None)
+    if set(plan.studies) - set(failed):
+        _claims(plan.results, plan.results, plan.scale)
+        _report(plan.results, plan.results / "report.html", plan.scale)
     if failed:
-        raise IcsbenchError(f"{len(failed)} of {len(plan.studies)} studies failed, each said above; type it again")
+        raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
 
 
 @app.command()

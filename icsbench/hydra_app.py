@@ -132,10 +132,6 @@ class Plan:
     results: Path
     scale: str
 
-    def folder(self, study: str) -> Path:
-        """Folder of a study's records."""
-        return self.results / study
-
     def print_costs(self, console: Any, serves: Callable[[str], list[str]]) -> None:
         """Print each study with its runs, the claims it ``serves``, and what it would take here, as it is measured.
 
@@ -180,7 +176,8 @@ class Plan:
 def plan_of(arguments: list[str]) -> Plan:
     """The plan for names of studies and overrides, in any order.
 
-    :raises IcsbenchError: a study that is not there, a flag, or overrides that name several results folders or scales.
+    :raises IcsbenchError: a study that is not there, a flag, overrides that name several results folders or scales, or
+        that do not fit a study.
     """
     for argument in arguments:
         if argument.startswith("-"):
@@ -198,10 +195,15 @@ def plan_of(arguments: list[str]) -> Plan:
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_studies())}"
             raise IcsbenchError(f"no study {name!r}; {hint}")
     with _errors_of_hydra():
-        # Of one study, as an override may fit some and not others, which their own sweeps then say.
-        kept = [a for a in overrides if a.startswith(("results=", "scale="))]
-        config = _composed(kept)
-    studies = tuple(dict.fromkeys(names)) or AFFORDS.get(config.scale, _studies())
+        config = _composed([a for a in overrides if a.startswith(("results=", "scale="))])
+        studies = tuple(dict.fromkeys(names)) or AFFORDS.get(config.scale, _studies())
+        fixed = [override for override in overrides if not _sweeps(override)]
+        for study in studies:
+            try:
+                _composed([f"experiment={study}", *fixed])
+            except IcsbenchError as error:
+                line = str(error) if "unknown key" in str(error) else f"study {study}: {error}; name those it is for"
+                raise IcsbenchError(line) from error
     return Plan(studies, tuple(overrides), Path(config.results), config.scale)
 
 

@@ -92,7 +92,7 @@ def content(folder: Path) -> dict[str, Any]:
     files: dict[str, Any] = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("timing.json", "checkpoint.pt", "run.lock")
+        if path.is_file() and path.name not in ("timing.json", "checkpoint.pt", "run.lock", "seal.json")
     }
     if "environment.json" in files:  # the source tree may be committed to between two runs
         files["environment.json"] = {**json.loads(files["environment.json"]), "commit": None}

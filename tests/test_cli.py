@@ -390,16 +390,26 @@ def test_a_finished_sweep_does_nothing_again():
 # --- reproduce, figures, runs ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("override", ["experiment=high_lr", "experiment=three_regimes"])
-def test_reproduce_is_one_experiment(override):
-    result = invoke("reproduce", *TINY, override)
-    assert result.code == 1
-    assert "icsbench sweep experiment=NAME" in result.err
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["experiment=high_lr"], "reproduce takes the names of studies as they are: icsbench reproduce high_lr"),
+        (["landscap"], "no study 'landscap'; did you mean landscape?"),
+        (["xyz"], "no study 'xyz'; there are batch_size, dln"),
+        (["--multirun"], "--multirun goes with icsbench sweep"),
+        (["scale=demo,cpu"], "scale=demo,cpu names several"),
+        (["dln", "data=digits"], "study dln: configuration: data digits does not fit model dln"),
+    ],
+)
+def test_reproduce_refuses_in_one_line(arguments, said):
+    result = invoke("reproduce", *arguments)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert said in result.err
     assert not Path("results").exists()
 
 
 def test_reproduce_trains_the_three_regimes_and_draws():
-    arguments = ("reproduce", *TINY, *PROBED, "steps=8", "seed=range(0,2)", "results=records")
+    arguments = ("reproduce", "three_regimes", *TINY, *PROBED, "steps=8", "seed=range(0,2)", "results=records")
     done = invoke(*arguments, "hydra/launcher=basic")
     assert done.code == 0, done.err
     drawn = Path("records/three_regimes/figures")
@@ -412,6 +422,10 @@ def test_reproduce_trains_the_three_regimes_and_draws():
             assert (drawn / f"{name}.{suffix}").stat().st_size > 0
     before = {path.name: path.read_bytes() for path in drawn.glob("[!.]*")}
     assert f"\n{len(before)} files" in done.out
+
+    assert "27 claims: 0 supported, 0 contradicted, 4 inconclusive, 23 not measured; at scale demo" in done.out
+    assert {path.name for path in Path("records").glob("claims.*")} == {"claims.json", "claims.csv", "claims.md"}
+    assert Path("records/report.html").stat().st_size > 0
 
     redrawn = invoke("figures", "records", "--out", "elsewhere")
     assert redrawn.code == 0, redrawn.err

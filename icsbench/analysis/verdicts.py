@@ -185,8 +185,7 @@ def _verdict(summary: _Summary, p_holm: float, tests: int) -> Verdict:
     runs = tuple(dict.fromkeys(run for group in groups for run in group.runs))
     scale = str(runs[0].setting("scale")) if runs else ""
     facts = "; ".join(dict.fromkeys(group.facts for group in groups))
-    ran = dict.fromkeys(str(group.runs[0].setting("experiment")) for group in groups)
-    command = "; ".join(f"icsbench sweep experiment={name} scale={scale or 'cpu'}" for name in ran or claim.studies[:1])
+    commands = map(_command, groups) if groups else (f"icsbench sweep experiment={name}" for name in claim.studies[:1])
     verdict, speaks_for, reason, needed = _outcome(summary, p_holm, tests)
     return Verdict(
         claim=claim,
@@ -201,9 +200,22 @@ def _verdict(summary: _Summary, p_holm: float, tests: int) -> Verdict:
         seeds_needed=needed,
         scale=scale,
         facts=facts,
-        command=command,
+        command="; ".join(dict.fromkeys(commands)),
         runs=runs,
     )
+
+
+def _command(group: Group) -> str:
+    """The command that makes the records of a group, with the settings that its scale may have otherwise."""
+    run = group.runs[0]
+    steps = {int(run.setting("steps")) for run in group.runs}
+    words = [f"icsbench sweep experiment={run.setting('experiment')} scale={run.setting('scale')}"]
+    if not group.regression:
+        words += [f"data={run.setting('data.name')}", "data.root=PATH"] if run.setting("data.root") else []
+        words += ["data.binary=true"] if run.setting("data.binary") else []
+    words += [f"model.width={run.setting('model.width'):g}"] if group.network.startswith("vgg") else []
+    words += [f"steps={min(steps)}"] if len(steps) == 1 else []
+    return " ".join(words)
 
 
 def _outcome(summary: _Summary, p_holm: float, tests: int) -> tuple[Outcome, str, str, int | None]:

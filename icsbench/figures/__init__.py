@@ -53,7 +53,7 @@ def draw_all(runs: Sequence[Run], out: Path, say: Callable[[str], None] = print)
     with house_style():
         for group in groups:
             folder = out / group.name if len(groups) > 1 else out
-            for name, part, draw in _plan(group):
+            for name, part, draw in plan(group):
                 try:
                     figure, rows = draw(part)
                 except NotMeasured as reason:
@@ -63,7 +63,11 @@ def draw_all(runs: Sequence[Run], out: Path, say: Callable[[str], None] = print)
     return files
 
 
-def _plan(group: Group) -> Iterable[tuple[str, Group, Callable[[Group], Drawing]]]:
+def plan(group: Group) -> Iterable[tuple[str, Group, Callable[[Group], Drawing]]]:
+    """The figures of a group: a name, the runs (all, or those of one learning rate), and the function to draw them.
+
+    To be drawn within ``house_style``; drawing raises NotMeasured where the records do not hold what the figure shows.
+    """
     yield ("loss", group, draw_loss) if group.regression else ("accuracy", group, draw_accuracy)
     if scans.sweeps(group):
         yield "scan", group, draw_scan

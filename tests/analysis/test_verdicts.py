@@ -315,7 +315,8 @@ def test_the_second_study_serves_where_the_first_was_not_run(tmp_path):
     claim = claim_of("3")
     plant_claim(tmp_path, claim, [values_of(claim.parts[0], "inside")], "landscape")
     (verdict,) = judge(load_runs(tmp_path), [claim])
-    assert verdict.verdict == "supported" and verdict.command == "icsbench sweep experiment=landscape scale=cpu"
+    assert verdict.verdict == "supported"
+    assert verdict.command == "icsbench sweep experiment=landscape scale=cpu model.width=0.25 steps=1000"
 
 
 # --- records that are refused ----------------------------------------------------------------------------------------

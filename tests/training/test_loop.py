@@ -51,7 +51,7 @@ def same_weights(a, b):
 
 def record_bytes(c):
     """Everything of a record that is a function of the config."""
-    skip = {"timing.json", "checkpoint.pt", "run.lock"}
+    skip = {"timing.json", "checkpoint.pt", "run.lock", "seal.json"}  # the seal covers config.yaml, see below
     files = (path for path in sorted(c.run_dir.rglob("*")) if path.is_file() and path.name not in skip)
     text = {str(path.relative_to(c.run_dir)): path.read_bytes() for path in files}
     return {name: content for name, content in text.items() if name != "config.yaml"}
