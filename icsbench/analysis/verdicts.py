@@ -127,9 +127,14 @@ class Verdict:
 
     @property
     def disagree(self) -> bool:
-        """Whether the t-test and the exact permutation fall on two sides of 0.05, both uncorrected."""
-        both = not math.isnan(self.p) and not math.isnan(self.p_sign_flip)
-        return both and (self.p <= LEVEL) != (self.p_sign_flip <= LEVEL)
+        """Whether the t-test and the exact permutation fall on two sides of 0.05, both uncorrected.
+
+        A permutation that is at its floor, all signs alike, cannot say more, and does not disagree.
+        """
+        if math.isnan(self.p) or math.isnan(self.p_sign_flip):
+            return False
+        floor = 2 * 2.0**-self.n * (1 if self.p_sign_flip <= 2 * 2.0**-self.n else len(self.findings))
+        return (self.p <= LEVEL) != (self.p_sign_flip <= max(LEVEL, floor))
 
 
 def judge(runs: Sequence[Run], claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
