@@ -20,8 +20,9 @@ from icsbench.analysis.groups import Group, NotMeasured, group_runs, regime_orde
 from icsbench.analysis.results import Run
 from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, SYMBOLS, Verdict, effect, region, summary_line
 from icsbench.figures import plan
-from icsbench.figures.style import house_style, regime_style
-from icsbench.report.drawing import dot_plot, inline_svg
+from icsbench.figures.style import regime_style
+from icsbench.report.dots import dot_plot
+from icsbench.report.svg import Sheet, inline_svg, page_style
 
 _HERE = Path(__file__).parent
 _MOST_RATES = 2
@@ -64,7 +65,8 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
     The file needs nothing beside itself, and is byte for byte the same for the same records and versions. Raises
     IcsbenchError where a record is damaged or ``out`` cannot be written.
     """
-    experiments = _experiments(runs, verdicts)
+    sheet = Sheet()
+    experiments = _experiments(runs, verdicts, sheet)
     of_group = {study.group.name: (experiment, study) for experiment in experiments for study in experiment.studies}
     script = (_HERE / "report.js").read_text()
     page = _templates().get_template("report.html.j2")
@@ -75,7 +77,7 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
         papers=dict.fromkeys(paper for verdict in verdicts for paper in _papers(verdict)),
         regimes=("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf"),
         unfinished=sum(not run.finished for run in runs),
-        style=Markup((_HERE / "report.css").read_text()),
+        style=Markup((_HERE / "report.css").read_text() + f"{sheet}\n"),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         versions={"icsbench": __version__, "matplotlib": matplotlib.__version__},
@@ -120,7 +122,7 @@ def _seen_in(verdict: Verdict, of_group: dict[str, tuple[_Experiment, _Study]]) 
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def _experiments(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> list[_Experiment]:
+def _experiments(runs: Sequence[Run], verdicts: Sequence[Verdict], sheet: Sheet) -> list[_Experiment]:
     anchors: set[str] = set()
     by_name: dict[str, list[Run]] = {}
     for run in runs:
@@ -128,19 +130,19 @@ def _experiments(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> list[_Expe
     experiments = []
     for name, members in sorted(by_name.items()):
         anchor = _anchor(name, anchors)
-        studies = [_study(group, verdicts, anchors) for group in group_runs(members)]
+        studies = [_study(group, verdicts, anchors, sheet) for group in group_runs(members)]
         members.sort(key=lambda run: (run.lr, regime_order(run.regime), run.path.parent, run.seed))
         experiments.append(_Experiment(name, anchor, members, studies))
     return experiments
 
 
-def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str]) -> _Study:
+def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str], sheet: Sheet) -> _Study:
     study = _Study(group)
     claims: dict[str, list[str]] = {}
     for verdict in verdicts:
         if any(finding.group is not None and finding.group.name == group.name for finding in verdict.findings):
             claims.setdefault(verdict.claim.figure, []).append(verdict.claim.id)
-    with house_style():
+    with page_style():
         for name, part, draw in plan(group):
             kind = name if len(group.lrs) == 1 else name.removesuffix(f"-lr{part.lrs[0]:g}")
             title = kind.replace("-", " ") + ("" if kind == name else f" at learning rate {part.lrs[0]:g}")
@@ -153,7 +155,7 @@ def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str]) -> _Stu
                 study.not_drawn.append(f"{title}: {_without_folders(str(reason), group)}")
                 continue
             anchor = _anchor(f"{group.name}-{name}", anchors)
-            svg = inline_svg(figure, anchor, f"{group.name}, {title}.")
+            svg = inline_svg(figure, f"{anchor}-", f"{group.name}, {title}.", sheet)
             study.drawn.append(_Drawn(anchor, title, tuple(claims.get(kind, ())), svg))
     return study
 
