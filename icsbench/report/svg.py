@@ -10,6 +10,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -70,7 +71,7 @@ def inline_svg(figure: Figure, prefix: str, title: str, sheet: Sheet) -> Markup:
 def _heavy(axes: Axes) -> list[Artist]:
     """The areas, and the lines among them, of a panel that has more points of them than a page should carry."""
     areas = [artist for artist in axes.collections if isinstance(artist, PolyCollection)]
-    if sum(len(path.vertices) for area in areas for path in area.get_paths()) < _HEAVY:
+    if sum(len(np.asarray(path.vertices)) for area in areas for path in area.get_paths()) < _HEAVY:
         return []
     highest = max(area.get_zorder() for area in areas)
     return [*areas, *(line for line in axes.lines if line.get_zorder() <= highest)]
