@@ -18,10 +18,10 @@ from icsbench.analysis.curves import protocols
 from icsbench.analysis.files import write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, regime_order
 from icsbench.analysis.results import Run
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, SYMBOLS, Verdict, effect, region, summary_line
+from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, SYMBOLS, Finding, Verdict, effect, region, summary_line
 from icsbench.figures import plan
 from icsbench.figures.style import regime_style
-from icsbench.report.dots import dot_plot
+from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
 
 _HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ class _Study:
 class _Experiment:
     name: str
     anchor: str
-    """Of its figures; that of its runs is ``runs-`` and the same."""
+    """What the ids of its figures and its runs have in common, after ``experiment-`` and ``runs-``."""
     runs: list[Run]
     studies: list[_Study]
 
@@ -76,6 +76,7 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
         experiments=experiments,
         papers=dict.fromkeys(paper for verdict in verdicts for paper in _papers(verdict)),
         regimes=("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf"),
+        row_of={run: f"run-{number}" for number, run in enumerate(runs, 1)},
         unfinished=sum(not run.finished for run in runs),
         style=Markup((_HERE / "report.css").read_text() + f"{sheet}\n"),
         script=Markup(script),
@@ -89,12 +90,13 @@ def _templates() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"LEVEL": LEVEL, "FEWEST_SEEDS": FEWEST_SEEDS, "SYMBOLS": SYMBOLS}
+    environment.globals |= {"LEVEL": LEVEL, "FEWEST_SEEDS": FEWEST_SEEDS, "SYMBOLS": SYMBOLS, "WIDTH": WIDTH}
     environment.filters |= {
         "effect": effect,
         "region": region,
         "dot_plot": dot_plot,
         "papers": _papers,
+        "tests_disagree": _tests_disagree,
         "label": lambda regime: regime_style(regime).label,
         "protocols": protocols,
         "row": _row,
@@ -114,6 +116,13 @@ def _papers(verdict: Verdict) -> list[str]:
     return list(dict.fromkeys(re.sub(r" \(.*\)$", "", paper) for paper in verdict.claim.papers))
 
 
+def _tests_disagree(finding: Finding) -> bool:
+    """Whether t-test and sign flips fall on two sides of 0.05 for one part; flips at their floor cannot say more."""
+    if math.isnan(finding.p) or math.isnan(finding.p_sign_flip):
+        return False
+    return (finding.p <= LEVEL) != (finding.p_sign_flip <= max(LEVEL, 2 * 2.0 ** -len(finding.values)))
+
+
 def _seen_in(verdict: Verdict, of_group: dict[str, tuple[_Experiment, _Study]]) -> list[tuple[_Experiment, _Study]]:
     names = dict.fromkeys(finding.group.name for finding in verdict.findings if finding.group is not None)
     return [of_group[name] for name in names if name in of_group]
@@ -124,13 +133,14 @@ def _seen_in(verdict: Verdict, of_group: dict[str, tuple[_Experiment, _Study]]) 
 
 def _experiments(runs: Sequence[Run], verdicts: Sequence[Verdict], sheet: Sheet) -> list[_Experiment]:
     anchors: set[str] = set()
+    drawn: set[str] = set()
     by_name: dict[str, list[Run]] = {}
     for run in runs:
         by_name.setdefault(str(run.setting("experiment", "runs")), []).append(run)
     experiments = []
     for name, members in sorted(by_name.items()):
         anchor = _anchor(name, anchors)
-        studies = [_study(group, verdicts, anchors, sheet) for group in group_runs(members)]
+        studies = [_study(group, verdicts, drawn, sheet) for group in group_runs(members)]
         members.sort(key=lambda run: (run.lr, regime_order(run.regime), run.path.parent, run.seed))
         experiments.append(_Experiment(name, anchor, members, studies))
     return experiments
@@ -154,8 +164,8 @@ def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str], sheet: 
             except NotMeasured as reason:
                 study.not_drawn.append(f"{title}: {_without_folders(str(reason), group)}")
                 continue
-            anchor = _anchor(f"{group.name}-{name}", anchors)
-            svg = inline_svg(figure, f"{anchor}-", f"{group.name}, {title}.", sheet)
+            anchor = _anchor(f"figure {group.name} {name}", anchors)
+            svg = inline_svg(figure, f"{anchor}--", f"{group.name}, {title}.", sheet)
             study.drawn.append(_Drawn(anchor, title, tuple(claims.get(kind, ())), svg))
     return study
 

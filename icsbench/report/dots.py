@@ -7,9 +7,11 @@ from matplotlib.ticker import MaxNLocator
 
 from icsbench.analysis.verdicts import Finding, effect, region
 
+WIDTH = 320
+
 
 class DotPlot(NamedTuple):
-    """Where things are in a plot ``WIDTH`` wide: from left to right in its units."""
+    """Where things are from left to right in a plot that is ``WIDTH`` wide."""
 
     label: str
     dots: list[float]
@@ -17,8 +19,6 @@ class DotPlot(NamedTuple):
     interval: tuple[float, float] | None
     region: tuple[float, float]
     ticks: list[tuple[float, str]]
-
-    WIDTH = 320
 
 
 def dot_plot(finding: Finding) -> DotPlot:
@@ -32,7 +32,7 @@ def dot_plot(finding: Finding) -> DotPlot:
 
     def place(value: float) -> float:
         at = min(max(_on_axis(value, ratio), first), last)
-        return round(DotPlot.WIDTH * (at - first) / (last - first), 1)
+        return round(WIDTH * (at - first) / (last - first), 1)
 
     return DotPlot(
         label=f"{n} seeds, mean {effect(finding)}; claimed: {region(part)}",
