@@ -11,15 +11,17 @@ import pytest
 from helpers import PROBED, TINY, Result, command, content, invoke, isolate, rows, run_dir, run_dirs
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
+from planted import plant, write
 from synthetic import write_run
 
 from icsbench import __version__
+from icsbench.analysis.catalogue import claim_of
 from icsbench.config import Config, resolve
 from icsbench.hydra_app import CONFIG_DIR, launch
 from icsbench.training import loop
 
 GRID = ("norm=none,bn", "seed=0,1")
-COMMANDS = ("train", "sweep", "reproduce", "figures", "runs", "lab")
+COMMANDS = ("train", "sweep", "reproduce", "claims", "report", "figures", "runs", "lab")
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +100,7 @@ def test_help_of_training_shows_every_group_and_the_configuration():
     assert not Path("results").exists()
 
 
-@pytest.mark.parametrize("name", ["train", "sweep", "reproduce"])
+@pytest.mark.parametrize("name", ["train", "sweep"])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -264,7 +266,7 @@ def test_train_leaves_a_complete_record_and_the_second_time_does_nothing():
     assert second == first
     files = [path for path in Path("results").rglob("*") if path.is_file()]
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
-    assert len(before) == len([*run_dir().rglob("*.npz")]) + 8  # probes; six files of the record, layers and the lock
+    assert len(before) == len([*run_dir().rglob("*.npz")]) + 9  # probes; seven files of the record, layers and the lock
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 5])
@@ -423,7 +425,7 @@ def test_reproduce_trains_the_three_regimes_and_draws():
     before = {path.name: path.read_bytes() for path in drawn.glob("[!.]*")}
     assert f"\n{len(before)} files" in done.out
 
-    assert "27 claims: 0 supported, 0 contradicted, 4 inconclusive, 23 not measured; at scale demo" in done.out
+    assert "27 claims: 0 supported, 0 contradicted, " in done.out and "not measured; at scale demo" in done.out
     assert {path.name for path in Path("records").glob("claims.*")} == {"claims.json", "claims.csv", "claims.md"}
     assert Path("records/report.html").stat().st_size > 0
 
@@ -434,6 +436,58 @@ def test_reproduce_trains_the_three_regimes_and_draws():
     listed = invoke("runs", "records")
     assert listed.code == 0, listed.err
     assert listed.out.count(" 8/8 ") == 6
+
+
+def test_the_studies_their_claims_and_what_they_cost(monkeypatch):
+    monkeypatch.setattr("icsbench.training.cost.seconds_of_run", lambda config, dataset: 60.0)
+    listed = invoke("reproduce", "--list", "scale=demo", "hydra.launcher.n_jobs=2")
+    assert listed.code == 0, listed.err
+    lines = {line[2:].split()[0]: line for line in listed.out.splitlines()[:-1]}
+    assert lines["three_regimes"].split() == "* three_regimes 18 runs, 9 min claims 1, 3, 4, 5".split()
+    assert lines["dose"].startswith("  dose ") and "24 runs, 12 min" in lines["dose"]
+    assert "72 runs, 36 min" in lines["lr_grid"] and "claims 1b, 12b, 14, 15" in lines["lr_grid"]
+    assert set(lines) == set(options("experiment"))
+    fewer = invoke("reproduce", "--list", "scale=demo", "hydra.launcher.n_jobs=2", "seed=range(0,2)")
+    assert "6 runs, 3 min" in next(line for line in fewer.out.splitlines() if "three_regimes" in line)
+
+
+def test_what_cannot_be_timed_is_said_for_its_study_alone(monkeypatch):
+    monkeypatch.setattr("icsbench.training.cost.seconds_of_run", lambda config, dataset: 60.0)
+    listed = invoke("reproduce", "--list", "scale=cpu", "data.root=nowhere", "three_regimes")
+    assert listed.code == 0, listed.err
+    assert "cannot be said" in next(line for line in listed.out.splitlines() if "three_regimes" in line)
+    assert " min " in next(line for line in listed.out.splitlines() if " dln " in line)
+
+
+def test_claims_of_records_the_catalogue_and_one_claim():
+    plant(Path("records"), claim_of("3").parts[0], [1.0] * 6)
+    done = invoke("claims", "records")
+    assert done.code == 0, done.err
+    assert "✓ supported" in done.out and "27 claims: 1 supported, " in done.out
+    assert Path("records/claims.json").exists()
+    assert invoke("claims", "records", "--out", "elsewhere", "--scale", "cpu").code == 0
+    assert Path("elsewhere/claims.md").read_text().count("\n|") > 20
+    explained = invoke("claims", "records", "--explain", "3")
+    assert "Verdict: supported at scale cpu" in explained.out
+    listed = invoke("claims", "--list")
+    assert listed.code == 0 and "disputed by" in listed.out and "noise_control" in listed.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["claims"], "results: no such folder"),
+        (["claims", "records", "--explain", "x"], "no claim 'x'; the ids are 1, 1b, 2"),
+        (["claims", "records", "--scale", "demo"], "no run of scale demo; there are cpu"),
+        (["report", "records", "--scale", "demo"], "no run of scale demo; there are cpu"),
+        (["report", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_claims_and_report_refuse_in_one_line(arguments, said):
+    write(Path("records"), "dose", "noisy_bn", 0)
+    result = invoke(*arguments)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert said in result.err
 
 
 def test_figures_prints_and_writes_the_table_of_the_updates():

@@ -1,5 +1,6 @@
 """What a run would cost here: its parts timed on a few steps, and counted."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from icsbench.data import Dataset
 from icsbench.probes import ShiftProbe
 from icsbench.probes.shift import is_scheduled
 from icsbench.training.environment import choose_device
-from icsbench.training.evaluation import Protocol, protocols_of
+from icsbench.training.evaluation import protocols_of
 from icsbench.training.loop import update_probe_of
 from icsbench.training.task import Task, build_model
 
@@ -61,17 +62,14 @@ def seconds_of_run(config: Config, dataset: Dataset) -> float:
     return seconds
 
 
-def _evaluated_batches(config: Config, dataset: Dataset) -> float:
+def _evaluated_batches(config: Config, dataset: Dataset) -> int:
     """Batches that the run's evaluations see, those of recalibration among them."""
-    test, val = (len(split.labels) / config.batch_size for split in (dataset.test, dataset.val))
+    test, val = (math.ceil(len(split.labels) / config.batch_size) for split in (dataset.test, dataset.val))
     protocols = protocols_of(config.norm.name)
-
-    def of(protocol: Protocol) -> float:
-        return 2 * config.recalibration_batches if protocol.statistics == "recalibrated" else 0.0
-
+    recalibrated = sum(protocol.statistics == "recalibrated" for protocol in protocols)
     followed = 2 if protocols[-1].noise else 1
-    along = (config.steps - 1) // config.eval_every * followed * test
-    return along + sum(test + val + of(protocol) for protocol in protocols)
+    along = -(-config.steps // config.eval_every) * followed * test
+    return along + len(protocols) * (test + val) + 2 * recalibrated * config.recalibration_batches
 
 
 @torch.no_grad()

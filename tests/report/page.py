@@ -1,0 +1,64 @@
+"""A small report of made-up runs, with every kind of verdict and names that would be HTML."""
+
+import json
+from pathlib import Path
+
+from planted import finish
+from synthetic import CONVS, DLN, write_run, write_study
+
+from icsbench.analysis.catalogue import CLAIMS, claim_of
+from icsbench.analysis.groups import group_runs
+from icsbench.analysis.results import Run, load_runs
+from icsbench.analysis.verdicts import Finding, Verdict, decide
+from icsbench.report import write_report
+
+EVIL = "<img src=x onerror=alert(1)>"
+QUOTES = "\"'><script>alert(2)<&"
+SHORT = {"steps": 100, "layers": [*CONVS[:3], "head.fc1"], "eval_every": 50, "probe_every": 50}
+RATES = (0.1, 0.2, 0.4)
+DISAGREE = (0.8, 1.2, 1.8, 5.8, 0.6, -0.2, -0.1, 2.5)
+VALUES = {
+    "1": ((2.0, 2.1, 2.2, 2.1, 2.0, 2.3), (5.0, 6.0, 5.5, 5.2, 5.9, 5.4)),
+    "1b": (DISAGREE,),
+    "3": ((0.10, 0.12, 0.11, 0.13, 0.12, 0.10),),
+    "15": ((-9.0, 9.0, -8.0, 8.0, 7.0, -7.0),),
+}
+"""What is measured of each claim, per part; of any other claim nothing."""
+STUDIES = {"1": "landscape", "1b": "lr_grid", "3": "landscape", "15": "lr_grid"}
+
+
+def write_records(root: Path) -> None:
+    write_study(root, ("none", "bn"), 2, experiment="landscape", updates=("ics", "landscape"), label=QUOTES, **SHORT)
+    for lr in RATES:
+        write_study(root, ("none", "bn"), 1, experiment="lr_grid", lr=lr, **SHORT)
+    write_study(root, ("none", "bn"), 1, **DLN | {"experiment": EVIL, "probes": False, "steps": 100})
+    write_run(root, "noisy_bn", 3, experiment="landscape", finished=False, **SHORT)
+
+
+def write_one(root: Path, experiment: str, **options) -> Path:
+    """Write one sealed run without probes."""
+    path = write_run(root, "bn", 0, experiment=experiment, **SHORT | {"probes": False} | options)
+    return finish(path, json.loads((path / "summary.json").read_text()))
+
+
+def verdicts_on(runs: list[Run]) -> list[Verdict]:
+    groups = {group.name: group for group in group_runs(runs)}
+    measured = []
+    for claim in CLAIMS:
+        if claim.id in VALUES:
+            pairs = zip(claim.parts, VALUES[claim.id], strict=True)
+            of = [Finding(part, groups[STUDIES[claim.id]], dict(enumerate(values)), {}) for part, values in pairs]
+        else:
+            of = [Finding(part, None, {}, {}, "no finished run of it") for part in claim.parts]
+        measured.append((claim, of))
+    return decide(measured)
+
+
+def write_page(root: Path, out: Path) -> tuple[list[Run], list[Verdict], str]:
+    """Write the report of the records below ``root``; returns its runs, its verdicts and itself."""
+    runs = load_runs(root)
+    verdicts = verdicts_on(runs)
+    return runs, verdicts, write_report(runs, verdicts, out).read_text()
+
+
+assert all(claim_of(id).parts for id in VALUES)
