@@ -114,7 +114,7 @@ def test_filters_show_the_claims_that_fit_and_count_them(page, browser):
     both = [v for v in verdicts if v.verdict == "inconclusive" and "Brock et al. 2021" in v.claim.papers]
     assert choose(page, "paper", "Brock et al. 2021") == [f"claim-{v.claim.id}" for v in both] and both
     page.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
-    assert page.execute_script("return new Promise(done => setTimeout(() => done(1), 20))")
+    page.execute_script("return new Promise(done => setTimeout(done, 20))")
     assert page.execute_script(VISIBLE) == everything
     # An inference from a paper is filed with the paper.
     cohen = [v.claim.id for v in verdicts if any("Cohen" in paper for paper in v.claim.papers)]
@@ -196,9 +196,8 @@ def test_text_stands_out_in_light_and_dark(page, features):
         assert (text > ground) == bool(features["features"])
         selectors = "h1, h2, h3, p, li, dt, dd, a, code, td, th, summary, figcaption, .quiet, .verdict, .flag, output"
         assert min(contrasts(page, selectors)) > 4.5
-        assert all(
-            ground > 0.9 for _, ground in page.execute_script(LUMINANCES, ".card")
-        )  # figures are made for white paper
+        cards = page.execute_script(LUMINANCES, ".card")
+        assert all(ground > 0.9 for _, ground in cards)  # figures are made for white paper
 
 
 def test_without_scripts_all_is_there(browser):
