@@ -28,9 +28,9 @@ _PNG = "data:image/png;base64,"
 
 @contextmanager
 def page_style() -> Iterator[None]:
-    """``house_style``, with text as text, and curves simplified to what a screen can show."""
+    """``house_style``, with text as text."""
     with house_style():
-        matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "icsbench", "path.simplify_threshold": 0.2})
+        matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "icsbench"})
         yield
 
 

@@ -181,6 +181,23 @@ def test_a_claim_leads_to_its_figure_and_its_runs_and_back(written):
     assert page.one("details", id="runs-landscape")
 
 
+def test_a_claim_leads_to_the_row_of_each_of_its_runs(written):
+    _, _, verdicts, html, page = written
+    rows = {attrs["id"]: text for attrs, text in page.all("tr") if attrs.get("id", "").startswith("run-")}
+    for verdict in verdicts:
+        of_claim = html.split(f'<tbody id="claim-{verdict.claim.id}"')[1].split("</tbody>")[0]
+        led_to = [rows[id] for id in re.findall(r'href="#(run-\d+)"', of_claim)]
+        records = ["/".join(run.path.parts[-3:]) for run in verdict.runs]
+        assert len(led_to) == len(records) and all(any(record in row for row in led_to) for record in records)
+
+
+def test_a_part_says_where_its_two_tests_disagree(written):
+    *_, page = written
+    said = "For this part the two tests fall on two sides of 0.05."
+    saying = [attrs["id"] for attrs, text in page.all("tbody", role="rowgroup") if said in text]
+    assert saying == ["claim-1b"]
+
+
 def test_values_seeds_left_out_and_command(tmp_path):
     write_one(tmp_path, "three_regimes")
     (group,) = group_runs(load_runs(tmp_path))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from icsbench.report import svg
 from icsbench.report.svg import Sheet, inline_svg, page_style
 
 
@@ -33,7 +34,7 @@ def curve(points, areas=0):
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_axis_off()
     figure.text(0.1, 0.1, "a < b,\nand c")
-    return figure, x, y
+    return figure
 
 
 def drawn(figure, prefix="one-", sheet=None):
@@ -48,40 +49,42 @@ def vertices(path):
     return moves.cumsum(axis=0)
 
 
-def test_a_curve_of_fewer_points_is_as_good_as_the_curve():
-    with page_style():
-        figure, x, y = curve(400)
-    (path,) = [attrs["d"] for attrs in Elements(drawn(figure)).all("path")]
-    corners = vertices(path)
-    assert 10 < len(corners) < 200
-    way = np.concatenate([np.linspace(*ends, 50) for ends in zip(corners, corners[1:], strict=False)])
-    true = np.stack([288 * x, 216 * (1 - y)], axis=1)
-    assert np.linalg.norm(true[:, None] - way, axis=2).min(axis=1).max() < 0.4  # points, of which an inch has 72
+def test_a_path_in_steps_is_where_it_was_to_a_tenth_of_a_point():
+    points = np.random.default_rng(0).normal(0, 100, (500, 2))
+    corners = "".join(f"{'L' if number else 'M'} {x:f} {y:f} \n" for number, (x, y) in enumerate(points))
+    np.testing.assert_allclose(vertices(svg._path(corners)), points, atol=0.051)
+    assert svg._path(corners + "z") == svg._path(corners) + "z"
+    assert len(svg._path(corners)) < len(corners) / 2
+
+
+def test_a_path_with_bends_and_one_of_a_single_point():
+    assert svg._path("M 0 1.123456 \nC 0.5 1 2 -1.999999 3 3 \nz\n") == "M 0 1.12 C 0.5 1 2 -2 3 3 z"
+    assert svg._path("M 1 2 \nL 1 2 \n") == "M1 2l0 0"
 
 
 def test_the_name_is_title_and_caption_and_text_is_text():
-    svg = drawn(curve(5)[0])
-    elements = Elements(svg)
+    figure = drawn(curve(5))
+    elements = Elements(figure)
     assert elements.all("svg") == [{"viewbox": "0 0 288 216", "role": "img", "aria-label": "A & B. a < b, and c"}]
-    assert ">a &lt; b,</text>" in svg and ">and c</text>" in svg
+    assert ">a &lt; b,</text>" in figure and ">and c</text>" in figure
 
 
 @pytest.mark.parametrize(("areas", "images"), [(1, 0), (3, 1)])
 def test_areas_of_many_points_become_pixels(areas, images):
-    elements = Elements(drawn(curve(300 if areas == 3 else 100, areas)[0]))
+    elements = Elements(drawn(curve(300 if areas == 3 else 100, areas)))
     assert len(elements.all("image")) == images
     assert all(image["href"].startswith("data:image/png;base64,") for image in elements.all("image"))
 
 
 def test_no_style_and_no_id_but_those_that_are_referred_to():
     sheet = Sheet()
-    svgs = [drawn(curve(50, areas=2)[0], prefix, sheet) for prefix in ("one-", "two-")]
-    for svg, prefix in zip(svgs, ("one-", "two-"), strict=True):
-        found = Elements(svg).found
+    figures = [drawn(curve(50, areas=2), prefix, sheet) for prefix in ("one-", "two-")]
+    for figure, prefix in zip(figures, ("one-", "two-"), strict=True):
+        found = Elements(figure).found
         ids = [attrs["id"] for _, attrs in found if "id" in attrs]
-        referred = re.findall(r"""href="#([^"]+)|url\(#([^)]+)""", svg)
+        referred = re.findall(r"""href="#([^"]+)|url\(#([^)]+)""", figure)
         assert len(set(ids)) == len(ids) and {one or other for one, other in referred} == set(ids)
         assert all(id.startswith(prefix) for id in ids)
         assert not any("style" in attrs for _, attrs in found)
         assert {attrs["class"] for _, attrs in found if "class" in attrs} <= set(re.findall(r"\.(v\d+)\{", str(sheet)))
-    assert svgs[1] == svgs[0].replace("one-", "two-")
+    assert figures[1] == figures[0].replace("one-", "two-")
