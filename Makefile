@@ -19,7 +19,7 @@ reproduce: install
 	$(BIN)/icsbench reproduce scale=demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

@@ -26,7 +26,9 @@ A_FIFTH = 0.8
 """The smallest effect that counts, as a ratio, where no paper names one; upwards it is 1 / 0.8 = 1.25."""
 
 _BY_A_FIFTH = "A fifth (0.8, upwards 1.25) is the smallest ratio that would matter to anybody choosing a method."
-_MATCHED_LR = "At the same learning rate for both; at each network's own best one see 1b."
+_MATCHED_LR = (
+    "At the same learning rate for both (0.1, where a study has several); at each network's own best one see 1b."
+)
 _SCALE_INVARIANT = (
     "Networks with BN are scale invariant, so absolute gradients scale as 1/‖W‖: the shift is taken relative to ‖G‖; "
     "absolute values, cosine and ICS x ‖W‖ are in the ICS figure."
