@@ -120,7 +120,8 @@ def _tests_disagree(finding: Finding) -> bool:
     """Whether t-test and sign flips fall on two sides of 0.05 for one part; flips at their floor cannot say more."""
     if math.isnan(finding.p) or math.isnan(finding.p_sign_flip):
         return False
-    return (finding.p <= LEVEL) != (finding.p_sign_flip <= max(LEVEL, 2 * 2.0 ** -len(finding.values)))
+    floor = 2 * 2.0 ** -len(finding.values)
+    return finding.p_sign_flip > max(LEVEL, floor) if finding.p <= LEVEL else finding.p_sign_flip <= LEVEL
 
 
 def _seen_in(verdict: Verdict, of_group: dict[str, tuple[_Experiment, _Study]]) -> list[tuple[_Experiment, _Study]]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 from helpers import invoke
-from page import EVIL, QUOTES, RATES, VALUES, write_one, write_page, write_records
+from page import DISAGREE, EVIL, QUOTES, RATES, VALUES, write_one, write_page, write_records
 
 from icsbench.analysis.catalogue import CLAIMS, claim_of
 from icsbench.analysis.groups import group_runs
@@ -18,7 +18,7 @@ from icsbench.analysis.results import load_runs
 from icsbench.analysis.verdicts import Finding, decide, effect, judge, summary_line
 from icsbench.errors import IcsbenchError
 from icsbench.figures import plan
-from icsbench.report import write_report
+from icsbench.report import _tests_disagree, write_report
 from icsbench.report.dots import WIDTH, dot_plot
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -196,6 +196,19 @@ def test_a_part_says_where_its_two_tests_disagree(written):
     said = "For this part the two tests fall on two sides of 0.05."
     saying = [attrs["id"] for attrs, text in page.all("tbody", role="rowgroup") if said in text]
     assert saying == ["claim-1b"]
+
+
+@pytest.mark.parametrize(
+    ("values", "disagree"),
+    [
+        (DISAGREE, True),
+        ((5.0, 5.1, 5.2, 5.3), False),  # sure by t, and at the floor of four seeds
+        ((5.0, 1.0), False),  # by neither, though at the floor of two
+        ((9.0, -9.0, 8.0, -8.0, 7.0, -7.0), False),
+    ],
+)
+def test_tests_disagree_where_one_is_sure_and_the_other_could_be(values, disagree):
+    assert _tests_disagree(Finding(claim_of("1b").parts[0], None, dict(enumerate(values)), {})) == disagree
 
 
 def test_values_seeds_left_out_and_command(tmp_path):
