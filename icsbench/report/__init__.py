@@ -43,7 +43,8 @@ class _Study:
 
     group: Group
     drawn: list[_Drawn] = field(default_factory=list)
-    not_drawn: list[str] = field(default_factory=list)
+    not_drawn: dict[str, list[str]] = field(default_factory=dict)
+    """Titles by the reason."""
     left_out: list[str] = field(default_factory=list)
 
     def showing(self, claim: str) -> list[_Drawn]:
@@ -163,7 +164,7 @@ def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str], sheet: 
             try:
                 figure, _ = draw(part)
             except NotMeasured as reason:
-                study.not_drawn.append(f"{title}: {_without_folders(str(reason), group)}")
+                study.not_drawn.setdefault(_without_folders(str(reason), group), []).append(title)
                 continue
             anchor = _anchor(f"figure {group.name} {name}", anchors)
             svg = inline_svg(figure, f"{anchor}--", f"{group.name}, {title}.", sheet)
