@@ -391,8 +391,8 @@ def _gap_slope(group: Group) -> Measured:
 
 
 def _slope(x: list[float], y: list[float]) -> float:
-    """Least-squares slope of y on x; NaN where a value is not finite."""
-    if not np.isfinite([*x, *y]).all():
+    """Least-squares slope of y on x; NaN where a value is not finite or x is the same throughout."""
+    if not np.isfinite([*x, *y]).all() or np.ptp(x) == 0:
         return math.nan
     across = np.asarray(x) - np.mean(x)
     return float(across @ np.asarray(y) / (across @ across))

@@ -133,8 +133,10 @@ class Verdict:
         """
         if math.isnan(self.p) or math.isnan(self.p_sign_flip):
             return False
-        floor = 2 * 2.0**-self.n * (1 if self.p_sign_flip <= 2 * 2.0**-self.n else len(self.findings))
-        return (self.p <= LEVEL) != (self.p_sign_flip <= max(LEVEL, floor))
+        if self.p > LEVEL:
+            return self.p_sign_flip <= LEVEL
+        floor = 2 * 2.0**-self.n * (len(self.findings) if self.verdict == "contradicted" else 1)
+        return self.p_sign_flip > max(LEVEL, floor)
 
 
 def judge(runs: Sequence[Run], claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:

@@ -275,6 +275,13 @@ def test_t_and_sign_flips_that_disagree_are_flagged():
     assert "disagree" in explain(verdict) and "disagree" in markdown([verdict])
 
 
+def test_flips_at_their_floor_do_not_disagree():
+    part = finding([-1.0, -1.1, -0.9, -1.2, -0.8, -1.0])
+    verdict = decide([(claim(), [part, part])])[0]
+    assert verdict.verdict == "contradicted" and verdict.p_sign_flip == 4 * 2**-6 > 0.05
+    assert not verdict.disagree
+
+
 # --- runs that went wrong --------------------------------------------------------------------------------------------
 
 
