@@ -1,10 +1,15 @@
 import csv
+import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from icsbench.analysis.catalogue import CLAIMS
+from icsbench.analysis.verdicts import Finding, decide, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -82,6 +87,44 @@ def test_the_numbers_in_the_prose_are_those_of_the_records(sentence):
 
 
 REFERENCE = ROOT / "results" / "reference"
+
+
+def judged_again():
+    """The verdicts on the committed values per seed, computed anew, beside what was committed."""
+    committed = json.loads((REFERENCE / "claims" / "claims.json").read_text())["claims"]
+    by_id = {entry["id"]: entry for entry in committed}
+    measured = [
+        (
+            claim,
+            [
+                Finding(part, None, {int(seed): value for seed, value in found["values"].items()}, {}, found["missing"])
+                for part, found in zip(claim.parts, by_id[claim.id]["parts"], strict=True)
+            ],
+        )
+        for claim in CLAIMS
+    ]
+    return by_id, decide(measured)
+
+
+def test_the_committed_verdicts_are_those_of_the_committed_values():
+    by_id, verdicts = judged_again()
+    assert [*by_id] == [claim.id for claim in CLAIMS]
+    for verdict in verdicts:
+        entry = by_id[verdict.claim.id]
+        assert (verdict.verdict, verdict.speaks_for, verdict.n) == (entry["verdict"], entry["speaks_for"], entry["n"])
+        for found, part in zip(entry["parts"], verdict.claim.parts, strict=True):
+            bounds = [bound if math.isfinite(bound) else None for bound in (part.low, part.high)]
+            assert (found["measure"], found["region"]) == (part.measure, bounds)
+        if entry["p"] is not None:
+            assert (verdict.p, verdict.p_holm) == pytest.approx((entry["p"], entry["p_holm"]), rel=1e-9)
+
+
+def test_the_table_of_verdicts_is_that_of_the_committed_values():
+    _, verdicts = judged_again()
+    rows = [line for line in markdown(verdicts).splitlines() if line.startswith("|")]
+    assert rows == [line for line in README.splitlines() if line in set(rows)]
+
+
 REFERENCES = sorted(path.parent for path in REFERENCE.glob("*/README.md") if path.parent.name != "theorems")
 
 

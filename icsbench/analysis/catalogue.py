@@ -378,7 +378,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="11b",
-        statement="By an order of magnitude or more.",
+        statement="BN makes gradients more predictive by an order of magnitude or more.",
         by=SANTURKAR,
         where="S section 3.1: text 'close to two orders', Fig. 4 (b) one",
         parts=(
