@@ -1,7 +1,7 @@
 """The speed of icsbench against plain baselines, as ratios measured interleaved in one run.
 
-``make benchmark`` or ``python scripts/benchmark.py [NAME ...]``; the table is printed and written to
-``results/reference/benchmark.md`` and ``.csv``. Training is VGG16 at width 1/4 with batch 128 on random 32x32 images
+``make benchmark`` or ``python scripts/benchmark.py [NAME ...]``; the rows are printed, and take the place of their
+benchmark's in ``results/reference/benchmark.md`` and ``.csv``, each with its commit. Training is VGG16 at width 1/4 with batch 128 on random 32x32 images
 (the numbers in a picture do not change its cost); one thread, except where it says otherwise.
 """
 
@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -500,24 +500,45 @@ def main(names: list[str]) -> None:
     if unknown:
         sys.exit(f"unknown benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     torch.set_num_threads(1)
-    rows: list[Row] = []
+    made = {
+        "commit": environment.commit() or "",
+        "machine": f"torch {torch.__version__}, {platform.system()} {platform.machine()}, "
+        f"{torch.multiprocessing.cpu_count()} cores",
+    }
+    rows = read()
     for name in names or BENCHMARKS:
         found = BENCHMARKS[name]()
-        rows += found
         for row in found:
             print(f"{'ok  ' if row.holds else 'MISS'} {row.what}: {row.measured} (bar: {row.bar})", flush=True)
-    if names:
-        return
-    commit = environment.commit()
-    head = f"Commit {commit}, torch {torch.__version__}, {platform.system()} {platform.machine()}, "
-    head += f"{torch.multiprocessing.cpu_count()} cores. `make benchmark` makes this table.\n\n"
-    table = ["| what | measured | bar | holds |", "|---|---|---|---|"]
-    table += [f"| {row.what} | {row.measured} | {row.bar} | {'yes' if row.holds else 'no'} |" for row in rows]
+        rows[name] = [{"benchmark": name, **made, **row._asdict()} for row in found]
+        write([row for benchmark in BENCHMARKS for row in rows.get(benchmark, [])])
+
+
+def read() -> dict[str, list[dict[str, Any]]]:
+    """The committed rows, by benchmark."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    if (OUT / "benchmark.csv").exists():
+        with open(OUT / "benchmark.csv", newline="") as file:
+            for row in csv.DictReader(file):
+                rows.setdefault(row["benchmark"], []).append(row | {"holds": row["holds"] == "True"})
+    return rows
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    made: dict[str, list[str]] = {}
+    for row in rows:
+        made.setdefault(f"commit {row['commit']}, {row['machine']}", []).append(row["benchmark"])
+    lines = [f"{', '.join(dict.fromkeys(names))}: {where}." for where, names in made.items()]
+    lines += ["", "| benchmark | what | measured | bar | holds |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row['benchmark']} | {row['what']} | {row['measured']} | {row['bar']} | {'yes' if row['holds'] else 'no'} |"
+        for row in rows
+    ]
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "benchmark.md").write_text(head + "\n".join(table) + "\n")
+    (OUT / "benchmark.md").write_text("\n".join(lines) + "\n")
     with open(OUT / "benchmark.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row._fields)
+        writer = csv.DictWriter(file, [*rows[0]], lineterminator="\n")
+        writer.writeheader()
         writer.writerows(rows)
 
 
