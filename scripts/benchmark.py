@@ -1,8 +1,9 @@
 """The speed of icsbench against plain baselines, as ratios measured interleaved in one run.
 
 ``make benchmark`` or ``python scripts/benchmark.py [NAME ...]``; the rows are printed, and take the place of their
-benchmark's in ``results/reference/benchmark.md`` and ``.csv``, each with its commit. Training is VGG16 at width 1/4 with batch 128 on random 32x32 images
-(the numbers in a picture do not change its cost); one thread, except where it says otherwise.
+benchmark's in ``results/reference/benchmark.md`` and ``.csv``, each with its commit. Training is VGG16 at width 1/4
+with batch 128 on random 32x32 images (the numbers in a picture do not change its cost); one thread, except where it
+says otherwise.
 """
 
 import csv
