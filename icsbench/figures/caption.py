@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from icsbench.analysis.groups import Group
+from icsbench.analysis.tables import setting_of
 from icsbench.figures.style import FEWEST_FOR_AN_INTERVAL, regime_style
 
 
@@ -31,6 +32,7 @@ def outcomes(group: Group) -> list[str]:
     sentences = []
     for condition in group.conditions:
         label = _label(condition.regime, condition.lr, len(group.lrs) > 1)
+        label += f" ({setting})" if (setting := setting_of(condition, group.conditions)) else ""
         n = len(condition.runs)
         if condition.diverged:
             sentences.append(f"{label}: {len(condition.diverged)} of {n} runs diverged.")

@@ -1,6 +1,7 @@
 """What a network ends with over the setting that an experiment sweeps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -65,5 +66,8 @@ def _draw(axes: Axes, scan: Scan, scale: float) -> None:
     axes.plot(scan.x, mean, color=look.color, linestyle=look.linestyle, marker=look.marker, markersize=3)
     axes.errorbar(scan.x, mean, [mean - low, high - mean], fmt="none", ecolor=look.color, elinewidth=0.8, capsize=1.5)
     if scan.setting == SHIFT and scan.quantity == TRAIN:
-        for x, y, label in zip(scan.x, mean, scan.labels, strict=True):
-            axes.annotate(label, (x, y), (0, 6), textcoords="offset points", ha="center", size=6, color=GUIDE)
+        for place, (x, y, label) in enumerate(zip(scan.x, mean, scan.labels, strict=True), 1):
+            beside: dict[str, Any] = (
+                {"xytext": (4, 4), "ha": "left"} if place < len(mean) else {"xytext": (-6, -2), "ha": "right"}
+            )
+            axes.annotate(label, (x, y), textcoords="offset points", size=6, color=GUIDE, **beside)
