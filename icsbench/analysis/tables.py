@@ -160,9 +160,9 @@ def _provenances(rows: Sequence[dict[str, Any]]) -> list[str]:
     return list({row["group"]: row["provenance"] for row in rows}.values())
 
 
-def markdown_table(header: list[str], body: list[list[str]]) -> str:
-    """A table as markdown, the first column to the left, the others to the right."""
-    rule = ["---"] + ["---:"] * (len(header) - 1)
+def markdown_table(header: list[str], body: list[list[str]], left: int = 1) -> str:
+    """A table as markdown, the first columns to the ``left``, the others to the right."""
+    rule = ["---"] * left + ["---:"] * (len(header) - left)
     names = [name.replace("recal.", "recalibrated").replace("\n", ", ") for name in header]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in (names, rule, *body))
 

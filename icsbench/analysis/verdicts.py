@@ -451,7 +451,8 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         ]
         for v in verdicts
     ]
-    table = markdown_table(["", "claim", "by", "verdict", "speaks for", "effect [95 %]", "seeds", "p (Holm)"], body)
+    header = ["", "claim", "by", "verdict", "speaks for", "effect [95 %]", "seeds", "p (Holm)"]
+    table = markdown_table(header, body, left=6)
     facts = dict.fromkeys(
         f"{finding.group.name}: {finding.group.facts}. Made by {finding.group.provenance}."
         for v in verdicts
