@@ -26,6 +26,15 @@ def test_every_file_that_the_readme_links_to_is_there():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_every_file_and_claim_beside_the_verdicts_is_there():
+    text = (ROOT / "results" / "reference" / "claims" / "README.md").read_text()
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [link for link in links if not (ROOT / "results" / "reference" / "claims" / link).exists()] == []
+    served = {row.split(" | ")[1].rstrip(" |") for row in text.splitlines() if row.startswith("| `icsbench")}
+    listed = {id for ids in served for id in ids.split(", ")}
+    assert listed == {claim.id for claim in CLAIMS if claim.parts}
+
+
 def test_every_config_key_and_option_named_in_the_readme_exists():
     from icsbench.hydra_app import CONFIG_DIR
 
@@ -125,7 +134,9 @@ def test_the_table_of_verdicts_is_that_of_the_committed_values():
     assert rows == [line for line in README.splitlines() if line in set(rows)]
 
 
-REFERENCES = sorted(path.parent for path in REFERENCE.glob("*/README.md") if path.parent.name != "theorems")
+REFERENCES = sorted(
+    path.parent for path in REFERENCE.glob("*/README.md") if path.parent.name not in ("theorems", "claims")
+)
 
 
 def test_the_residuals_beside_the_theorems_are_those_of_their_csv():
