@@ -119,8 +119,15 @@ def launch(arguments: list[str]) -> None:
         raise IcsbenchError("\nicsbench: ".join(failures))
 
 
-AFFORDS = {"demo": ("three_regimes", "noise_control", "percentiles")}
-"""The studies that ``icsbench reproduce`` runs at a scale where it is not told which; all where the scale is absent."""
+AFFORDS = {
+    "demo": ("three_regimes", "noise_control", "percentiles"),
+    "cpu": (
+        *("landscape", "lp", "dose", "noise_control", "lr_grid", "batch_size"),
+        *("percentiles", "dln", "dln_lr", "dln_lp"),
+    ),
+}
+"""The studies that ``icsbench reproduce`` runs at a scale where it is not told which, minutes or hours on two cores:
+all at any other scale. At ``cpu``, ``landscape`` has the three regimes too."""
 
 
 @dataclass(frozen=True)

@@ -425,7 +425,9 @@ def explain(verdict: Verdict) -> str:
         if verdict.disagree:
             lines.append("The t-test and the exact permutation disagree at 0.05: the verdict leans on normality.")
     where = f" at scale {verdict.scale}" if verdict.scale else ""
+    against = claim.disputed_by if verdict.verdict == "supported" else claim.by
     speaks = f", which speaks for {verdict.speaks_for}" if verdict.speaks_for else ""
+    speaks += f" and against {against}" if speaks and against else ""
     lines += ["", f"Verdict: {verdict.verdict}{where}{speaks}. Because: {verdict.reason}."]
     if verdict.command:
         lines.append(f"Records: {verdict.command}")

@@ -214,9 +214,9 @@ def test_swapping_the_labels_of_two_regimes_flips_the_verdict(tmp_path, claim_id
 def test_two_sides_share_one_measurement_and_the_verdict_names_them(tmp_path):
     claim = claim_of("7")
     assert verdict_of(tmp_path / "a", claim, "inside", "inside").speaks_for == "Santurkar et al. 2018"
-    assert (
-        verdict_of(tmp_path / "b", claim, "outside", "outside").speaks_for == "Ioffe & Szegedy 2015; Awais et al. 2020"
-    )
+    other = verdict_of(tmp_path / "b", claim, "outside", "outside")
+    assert other.speaks_for == "Ioffe & Szegedy 2015; Awais et al. 2020"
+    assert "for Ioffe & Szegedy 2015; Awais et al. 2020 and against Santurkar et al. 2018" in explain(other)
 
 
 def test_parts_that_pull_apart_contradict_the_claim_as_a_whole(tmp_path):
