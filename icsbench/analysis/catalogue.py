@@ -576,7 +576,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="23",
-        statement="BN regularises by the noise of its batch: the smaller the batch, the smaller the generalisation gap.",
+        statement="BN regularises by the noise of its batch: the smaller the batch, the smaller the gap to the test.",
         by=f"{IOFFE}; {LUO}",
         where="I&S section 3.4; L section 3",
         parts=(
@@ -591,7 +591,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin="Any growth of the gap with the batch counts.",
         fairness=(
-            "Few images, each seen equally often; training accuracy is not equal at all batch sizes, nor at its ceiling.",
+            "Few images, each seen equally often; training accuracy is neither equal across batch sizes nor at its end.",
             "A smaller batch also makes SGD noisier, and takes more steps, with BN or without.",
         ),
         figure="scan",
