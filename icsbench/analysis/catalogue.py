@@ -591,7 +591,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin="Any growth of the gap with the batch counts.",
         fairness=(
-            "Few images, each seen equally often; training accuracy is neither equal across batch sizes nor at its end.",
+            "Few images, each seen equally often; training accuracy differs and is not at its ceiling.",
             "A smaller batch also makes SGD noisier, and takes more steps, with BN or without.",
         ),
         figure="scan",
