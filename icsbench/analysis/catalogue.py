@@ -35,7 +35,10 @@ _SCALE_INVARIANT = (
     "absolute values, cosine and ICS x ‖W‖ are in the ICS figure."
 )
 _EDGE = "Beside beta x lr / 2: at 1 (the edge of stability) an update reverses the gradient by its length, unshifted."
-_FLAT = "A network at chance has a flat landscape, which is not a smooth one: judged at matched loss as well."
+_FLAT = (
+    "A network at chance has a flat landscape, which is not a smooth one: judged at matched loss as well, where the bin "
+    "of the highest loss still holds the steps spent at chance."
+)
 
 
 @dataclass(frozen=True)
@@ -592,7 +595,8 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin="Any growth of the gap with the batch counts.",
         fairness=(
-            "Few images, each seen equally often; training accuracy differs and is not at its ceiling.",
+            "Few images, each seen equally often: training accuracy is meant to be at its ceiling at every batch size; "
+            "where it is below, the gap is smaller for that alone.",
             "A smaller batch also makes SGD noisier, and takes more steps, with BN or without.",
         ),
         figure="scan",
