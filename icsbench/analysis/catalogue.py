@@ -35,10 +35,8 @@ _SCALE_INVARIANT = (
     "absolute values, cosine and ICS x ‖W‖ are in the ICS figure."
 )
 _EDGE = "Beside beta x lr / 2: at 1 (the edge of stability) an update reverses the gradient by its length, unshifted."
-_FLAT = (
-    "A network at chance has a flat landscape, which is not a smooth one: judged at matched loss as well, where the bin "
-    "of the highest loss still holds the steps spent at chance."
-)
+_FLAT = "A network at chance has a flat landscape, which is not a smooth one."
+_MATCHED_LOSS = "At matched loss the bin of the highest loss still holds the steps that a network spends at chance."
 
 
 @dataclass(frozen=True)
@@ -282,7 +280,7 @@ CLAIMS: tuple[Claim, ...] = (
             ),
         ),
         margin=f"A reduction is one by a fifth or more. {_BY_A_FIFTH}",
-        fairness=(_SCALE_INVARIANT, _EDGE, _MATCHED_LR),
+        fairness=(_SCALE_INVARIANT, _EDGE, _MATCHED_LOSS, _MATCHED_LR),
         figure="ics",
     ),
     Claim(
@@ -352,7 +350,7 @@ CLAIMS: tuple[Claim, ...] = (
             ),
         ),
         margin=_BY_A_FIFTH,
-        fairness=(_FLAT, _MATCHED_LR),
+        fairness=(_FLAT, _MATCHED_LOSS, _MATCHED_LR),
         figure="landscape",
     ),
     Claim(
@@ -377,7 +375,11 @@ CLAIMS: tuple[Claim, ...] = (
             ),
         ),
         margin=_BY_A_FIFTH,
-        fairness=(_FLAT, "Relative to ‖g‖ at matched loss, as a network with small gradients changes them little."),
+        fairness=(
+            _FLAT,
+            _MATCHED_LOSS,
+            "Relative to ‖g‖ at matched loss, as a network with small gradients changes them little.",
+        ),
         figure="landscape",
     ),
     Claim(
