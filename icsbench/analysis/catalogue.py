@@ -502,9 +502,9 @@ CLAIMS: tuple[Claim, ...] = (
         parts=(
             Part(
                 "test_at_small_lr",
-                "final test accuracy with BN minus without, at the largest learning rate of the study at which the "
+                "final test accuracy with BN minus without, at the largest learning rate of the grid at which the "
                 "network without BN trains with every seed",
-                ("lr_grid", "landscape"),
+                ("lr_grid",),
                 unit="points",
                 low=-1,
                 high=1,

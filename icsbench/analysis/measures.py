@@ -303,11 +303,11 @@ def _rank_correlation(a: Floats, b: Floats) -> float:
 # --- grids -----------------------------------------------------------------------------------------------------------
 
 
-def _grid(group: Group, regime: str, fewest: int = 3) -> dict[float, _Runs]:
-    """The runs of a regime, by learning rate; raises NotMeasured for fewer rates than that."""
+def _grid(group: Group, regime: str) -> dict[float, _Runs]:
+    """The runs of a regime, by learning rate; raises NotMeasured for fewer than three rates."""
     rates = [lr for lr in group.lrs if any(c.regime == regime and c.lr == lr for c in group.conditions)]
-    if len(rates) < fewest:
-        raise NotMeasured(f"{group.name} has {regime} at {len(rates)} learning rates; it takes {fewest}")
+    if len(rates) < 3:
+        raise NotMeasured(f"{group.name} has {regime} at {len(rates)} learning rates; a grid needs three")
     return {lr: _seeds(group, regime, lr) for lr in rates}
 
 
@@ -340,7 +340,7 @@ def _largest_lr(group: Group) -> Measured:
 
 
 def _test_at_small_lr(group: Group) -> Measured:
-    none = _grid(group, "none", fewest=2)
+    none = _grid(group, "none")
     lr = max((lr for lr, runs in none.items() if all(map(_trains, runs.values()))), default=None)
     if lr is None:
         raise NotMeasured(f"{group.name}: at no learning rate of the grid does the network without BN train every time")

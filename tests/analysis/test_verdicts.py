@@ -326,21 +326,6 @@ def test_the_second_study_serves_where_the_first_was_not_run(tmp_path):
     assert verdict.command == "icsbench sweep experiment=landscape scale=cpu model.width=0.25 steps=1000"
 
 
-def test_a_study_that_cannot_tell_gives_way_to_the_next(tmp_path):
-    """No rate of the grid at which every seed trains without BN, but one of the other study."""
-    claim = claim_of("15")
-    for seed in range(6):
-        for lr in (0.1, 0.2, 0.4):
-            write(tmp_path, "lr_grid", "none", seed, lr=lr, train=0.1 if seed == 2 else 0.6)
-            write(tmp_path, "lr_grid", "bn", seed, lr=lr)
-        for lr in (0.01, 0.1):
-            write(tmp_path, "landscape", "none", seed, lr=lr, train=0.1 if lr == 0.01 else 0.6, test=0.3)
-            write(tmp_path, "landscape", "bn", seed, lr=lr, test=0.5 + 0.01 * seed)
-    (verdict,) = judge(load_runs(tmp_path), [claim])
-    assert verdict.verdict == "contradicted" and "landscape" in verdict.command
-    assert verdict.findings[0].values == pytest.approx({seed: 20.0 + seed for seed in range(6)})
-
-
 # --- records that are refused ----------------------------------------------------------------------------------------
 
 
