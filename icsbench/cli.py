@@ -152,6 +152,8 @@ def claims(
     from icsbench.analysis.verdicts import explain as explained
     from icsbench.analysis.verdicts import judge, print_catalogue
 
+    if list_ and explain is not None:
+        raise IcsbenchError("--list and --explain are two requests; give one")
     if list_:
         print_catalogue(Console(), CLAIMS)
     elif explain is not None:

@@ -138,9 +138,11 @@ class Plan:
     overrides: tuple[str, ...]
     results: Path
     scale: str
+    named: bool
+    """Whether the studies were named."""
 
     def print_costs(self, console: Any, serves: Callable[[str], list[str]]) -> None:
-        """Print each study with its runs, the claims it ``serves``, and what it would take here, as it is measured.
+        """Print each study, of the named ones if any were, with its runs, claims (``serves``) and measured cost here.
 
         A few steps of each network are timed, with the threads that a run of the pool has.
         """
@@ -151,7 +153,7 @@ class Plan:
 
         default = AFFORDS.get(self.scale, _studies())
         timed: dict[str, float] = {}
-        for study in _studies():
+        for study in self.studies if self.named else _studies():
             try:
                 with _errors_of_hydra():
                     jobs, processes = _jobs([f"experiment={study}", *self.overrides])
@@ -194,7 +196,7 @@ def plan_of(arguments: list[str]) -> Plan:
             raise IcsbenchError(f"reproduce takes the names of studies as they are: icsbench reproduce {study}")
         if argument.startswith(("results=", "scale=")) and _sweeps(argument):
             raise IcsbenchError(f"{argument} names several; a report is on one folder of records and one scale")
-    names = [argument for argument in arguments if re.fullmatch(r"\w+", argument)]
+    names = [argument for argument in arguments if re.fullmatch(r"[\w-]*", argument)]
     overrides = [argument for argument in arguments if argument not in names]
     for name in names:
         if name not in _studies():
@@ -205,13 +207,16 @@ def plan_of(arguments: list[str]) -> Plan:
         config = _composed([a for a in overrides if a.startswith(("results=", "scale="))])
         studies = tuple(dict.fromkeys(names)) or AFFORDS.get(config.scale, _studies())
         fixed = [override for override in overrides if not _sweeps(override)]
+        refused: dict[str, IcsbenchError] = {}
         for study in studies:
             try:
                 _composed([f"experiment={study}", *fixed])
             except IcsbenchError as error:
-                line = str(error) if "unknown key" in str(error) else f"study {study}: {error}; name those it is for"
-                raise IcsbenchError(line) from error
-    return Plan(studies, tuple(overrides), Path(config.results), config.scale)
+                refused[study] = error
+        for study, error in refused.items():
+            for_some = len(refused) < len(studies)
+            raise IcsbenchError(f"study {study}: {error}; name those it is for" if for_some else str(error)) from error
+    return Plan(studies, tuple(overrides), Path(config.results), config.scale, bool(names))
 
 
 def _studies() -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from icsbench.analysis.catalogue import CLAIMS, Claim, Part
 from icsbench.seal import SEAL, checksums
 
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+MIDDLE = float(np.exp(np.log(RATES).mean()))
 STRENGTHS = {0: 1e-3, 1: 0.3, 2: 0.6, 4: 1.2}
 SIZES = (16, 64, 256)
 MLP_LAYERS = [f"fc{number}" for number in range(1, 5)]
@@ -36,6 +37,8 @@ STEPS = 1000
 def write(root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=128, scale="cpu", **planted) -> Path:
     """Write one finished, sealed run; ``planted`` are values of ``PLAIN`` (a list of cosines and betas: over steps)."""
     values = PLAIN | planted
+    if {"slope", "level"} & planted.keys():
+        values["beta"] = 2 / lr * planted.get("level", 1.0) * (lr / MIDDLE) ** (1 - planted.get("slope", 1.0))
     network = "dln" if experiment.startswith("dln") else "mlp" if experiment == "percentiles" else "vgg16"
     layers = {"dln": DLN["layers"], "mlp": MLP_LAYERS, "vgg16": LAYERS}[network]
     path = Path(root) / experiment / f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}" / f"seed-{seed}"
@@ -180,16 +183,18 @@ def _test_at_best_lr(value):
     return runs
 
 
-def _beta_slope(regime):
+def _beta_of_rates(regime, name):
+    """Slope of log beta on log 1/lr, and geometric mean of beta x lr / 2 over the rates."""
+
     def plant(value):
         other = {"bn": "none", "none": "bn"}[regime]
-        return {_run(other, lr): {} for lr in RATES} | {_run(regime, lr): {"beta": 3 * lr**-value} for lr in RATES}
+        return {_run(other, lr): {} for lr in RATES} | {_run(regime, lr): {name: value} for lr in RATES}
 
     return plant
 
 
-def _noise(value):
-    return {_run("noise"): {"train": 0.1 * value, "reach": 10}}
+def _times_chance(regime):
+    return lambda value: {_run(regime): {"train": 0.1 * value, "reach": 10}}
 
 
 def _dln(name, regime, lr=1e-7):
@@ -249,7 +254,8 @@ PLANT = {
         _run("noisy_bn"): {"variance": 0.1 * value},
         _run("none"): {"variance": 0.1},
     },
-    "train_noise": _noise,
+    "train_noise": _times_chance("noise"),
+    "train_without_noise": _times_chance("none"),
     "ics_relative": _bn_over_none("relative", 0.5),
     "ics_relative_matched": _bn_over_none("relative", 0.5),
     "dln_cosine_none": _dln("cosine", "none"),
@@ -262,8 +268,10 @@ PLANT = {
     "predictiveness": _bn_over_none("difference", 2.0),
     "predictiveness_matched": _bn_over_none("difference", 2.0),
     "beta": _bn_over_none("beta", 10.0),
-    "beta_slope_bn": _beta_slope("bn"),
-    "beta_slope_none": _beta_slope("none"),
+    "beta_slope_bn": _beta_of_rates("bn", "slope"),
+    "beta_slope_none": _beta_of_rates("none", "slope"),
+    "beta_level_bn": _beta_of_rates("bn", "level"),
+    "beta_level_none": _beta_of_rates("none", "level"),
     "train_l1_minus_bn": _points("l1", "bn", "train"),
     "train_l2_minus_bn": _points("l2", "bn", "train"),
     "train_linf_minus_bn": _points("linf", "bn", "train"),

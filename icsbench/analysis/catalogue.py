@@ -36,7 +36,7 @@ _SCALE_INVARIANT = (
 )
 _EDGE = "Beside beta x lr / 2: at 1 (the edge of stability) an update reverses the gradient by its length, unshifted."
 _FLAT = "A network at chance has a flat landscape, which is not a smooth one."
-_MATCHED_LOSS = "At matched loss the bin of the highest loss still holds the steps that a network spends at chance."
+_MATCHED_LOSS = "At matched loss only the steps count after a network has left chance (training accuracy twice it)."
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Part:
     """One measured statement: the mean over seeds of ``measure`` lies in the open region ``low`` to ``high``.
 
     ``kind``: of a ``ratio`` the logarithm is averaged and the region is one of ratios; a ``value`` (a difference of two
-    runs of a seed among them) is averaged as it is, in ``unit``. ``points`` are percentage points of accuracy.
+    runs of a seed among them) is averaged as it is, in ``unit``. ``points`` are percentage points of accuracy, of a
+    slope ``per`` something.
     ``studies``: the experiments that measure it, the first that has been run. ``below`` and ``above``: for whom a mean
     on that side of the region speaks.
     """
@@ -54,6 +55,7 @@ class Part:
     studies: tuple[str, ...]
     kind: Literal["ratio", "value"] = "value"
     unit: Literal["", "points"] = ""
+    per: str = ""
     low: float = -math.inf
     high: float = math.inf
     below: str = ""
@@ -65,7 +67,7 @@ class Claim:
     """One claim of the debate. One without parts has no study yet.
 
     ``by`` and ``where`` say who claims it and where, ``disputed_by`` who does not. ``margin`` is the reason for the
-    regions, ``fairness`` what a reader has to know to judge the judgement, ``figure`` where it is drawn.
+    regions, ``fairness`` what a reader has to know to judge the judgement, ``figures`` where it is drawn.
     """
 
     id: str
@@ -76,7 +78,7 @@ class Claim:
     parts: tuple[Part, ...] = ()
     margin: str = ""
     fairness: tuple[str, ...] = ()
-    figure: str = ""
+    figures: tuple[str, ...] = ()
     needs: str = ""
 
     @property
@@ -119,7 +121,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin="Half as many steps again is the least that is called faster; any gain in test accuracy counts.",
         fairness=(_MATCHED_LR, "The budget of steps is fixed: where training ends early, speed and height are one."),
-        figure="accuracy",
+        figures=("accuracy",),
     ),
     Claim(
         id="1b",
@@ -139,7 +141,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin="Any gain counts.",
         fairness=("The rate is chosen on validation images; the test set only reports.",),
-        figure="scan",
+        figures=("scan",),
     ),
     Claim(
         id="2",
@@ -157,8 +159,12 @@ CLAIMS: tuple[Claim, ...] = (
             ),
         ),
         margin=_BY_A_FIFTH,
-        fairness=("All units of the layer, where the paper shows one.", "The drift follows the pace of learning."),
-        figure="percentiles",
+        fairness=(
+            "All units of the layer, where the paper shows one.",
+            "The drift follows the pace of learning.",
+            "The paper's data are MNIST.",
+        ),
+        figures=("percentiles",),
     ),
     Claim(
         id="3",
@@ -179,7 +185,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin=f"As good as equal: between 0.8 and 1.25. {_BY_A_FIFTH}",
         fairness=(_MATCHED_LR, "The drift follows the pace of learning."),
-        figure="ridges",
+        figures=("ridges",),
     ),
     Claim(
         id="4",
@@ -211,7 +217,7 @@ CLAIMS: tuple[Claim, ...] = (
             _MATCHED_LR,
             "Training accuracy, in training mode, as in the paper; the protocols of testing differ.",
         ),
-        figure="accuracy",
+        figures=("accuracy",),
     ),
     Claim(
         id="5",
@@ -231,7 +237,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin="Factor 3: the figure shows an order of magnitude, and less than 3 could not be seen there.",
         fairness=("Raw moments, as in the paper: without BN their unit is that of an unnormalised network.",),
-        figure="moments",
+        figures=("moments",),
     ),
     Claim(
         id="6",
@@ -246,13 +252,19 @@ CLAIMS: tuple[Claim, ...] = (
                 kind="ratio",
                 high=1.5,
             ),
+            Part(
+                "train_without_noise",
+                "the same without noise",
+                ("noise_control",),
+                kind="ratio",
+                low=1.5,
+            ),
         ),
-        margin="At chance: below 1.5 times 1 / number of classes (15 % of ten).",
+        margin="At chance: below 1.5 times 1 / number of classes (15 % of ten); without the noise above it.",
         fairness=(
             "Noise of the same absolute size; the pre-activations of the network without BN are smaller than BN's.",
-            "Where the network without BN stays at chance as well (see its runs), this says little about the noise.",
         ),
-        figure="accuracy",
+        figures=("accuracy",),
     ),
     Claim(
         id="7",
@@ -281,7 +293,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin=f"A reduction is one by a fifth or more. {_BY_A_FIFTH}",
         fairness=(_SCALE_INVARIANT, _EDGE, _MATCHED_LOSS, _MATCHED_LR),
-        figure="ics",
+        figures=("ics", "matched"),
     ),
     Claim(
         id="8",
@@ -300,11 +312,11 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin=f"The cosines as the figure has them (1.0, and visibly less). {_BY_A_FIFTH}",
         fairness=(_EDGE, "Text and figure of the paper disagree: 'almost uncorrelated' against a cosine near -0.9."),
-        figure="ics",
+        figures=("ics",),
     ),
     Claim(
         id="9",
-        statement="That shift of the deep linear network is the edge of stability: it goes where updates are short.",
+        statement="The shift of a deep linear network is the edge of stability: it goes where updates are short.",
         by=f"{COHEN} (an inference)",
         where="not in a paper; follows from S Fig. 3 (b) and 10",
         disputed_by=SANTURKAR,
@@ -326,7 +338,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin="The bound of claim 8 the other way (0.9), and a rank correlation of half strength.",
         fairness=("Correlation is over steps and rates of a seed, which are not independent; seeds are the sample.",),
-        figure="ics",
+        figures=("ics",),
     ),
     Claim(
         id="10",
@@ -336,7 +348,8 @@ CLAIMS: tuple[Claim, ...] = (
         parts=(
             Part(
                 "loss_width",
-                "log10(max L / min L) over the step sizes, with BN / without: median over all steps",
+                "log10(max L / min L) over the step sizes, with BN / without: median over the steps after both left "
+                "chance (training accuracy at least twice it)",
                 ("landscape",),
                 kind="ratio",
                 high=A_FIFTH,
@@ -351,7 +364,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin=_BY_A_FIFTH,
         fairness=(_FLAT, _MATCHED_LOSS, _MATCHED_LR),
-        figure="landscape",
+        figures=("landscape", "matched"),
     ),
     Claim(
         id="11",
@@ -380,7 +393,7 @@ CLAIMS: tuple[Claim, ...] = (
             _MATCHED_LOSS,
             "Relative to ‖g‖ at matched loss, as a network with small gradients changes them little.",
         ),
-        figure="landscape",
+        figures=("landscape", "matched"),
     ),
     Claim(
         id="11b",
@@ -398,7 +411,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin="The figure's factor of ten; the text says more.",
         fairness=(_FLAT,),
-        figure="landscape",
+        figures=("landscape",),
     ),
     Claim(
         id="12",
@@ -418,7 +431,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin=f"At the edge of stability both would sit at 2/lr, with a ratio of 1. {_BY_A_FIFTH}",
         fairness=(_FLAT, "S Fig. 4 (c) itself shows both at 20 = 2/lr for most of training."),
-        figure="landscape",
+        figures=("landscape",),
     ),
     Claim(
         id="12b",
@@ -427,19 +440,34 @@ CLAIMS: tuple[Claim, ...] = (
         where="S Fig. 4 (c) and 10; Cohen et al. section 3",
         disputed_by=SANTURKAR,
         parts=tuple(
-            Part(
-                f"beta_slope_{regime}",
-                f"slope of log beta on log(1/lr), {name}: medians over the second half of training of the learning "
-                "rates at which the seed trained, three at least",
-                ("lr_grid",),
-                low=0.8,
-                high=1.2,
-            )
+            part
             for regime, name in (("bn", "with BN"), ("none", "without BN"))
+            for part in (
+                Part(
+                    f"beta_slope_{regime}",
+                    f"slope of log beta on log(1/lr), {name}: medians over the second half of training of the learning "
+                    "rates at which the seed trained, three at least",
+                    ("lr_grid",),
+                    low=0.8,
+                    high=1.2,
+                ),
+                Part(
+                    f"beta_level_{regime}",
+                    f"beta x lr / 2, {name}: geometric mean of the same",
+                    ("lr_grid",),
+                    kind="ratio",
+                    low=A_FIFTH,
+                    high=1 / A_FIFTH,
+                ),
+            )
         ),
-        margin="Slope 1 within a fifth.",
-        fairness=("Short runs may not have reached the edge of stability.",),
-        figure="scan",
+        margin=f"Slope 1 within a fifth, and a level of 1. {_BY_A_FIFTH}",
+        fairness=(
+            "Short runs may not have reached the edge of stability.",
+            "Cohen et al. train on the full batch; along the gradient of a mini-batch it is batch sharpness that "
+            "settles at 2/lr (Andreyev & Beneventano 2024).",
+        ),
+        figures=("scan",),
     ),
     Claim(
         id="13",
@@ -459,7 +487,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         margin="As well as: within two points, as in claim 4.",
         fairness=(_MATCHED_LR,),
-        figure="accuracy",
+        figures=("accuracy",),
     ),
     Claim(
         id="13b",
@@ -469,11 +497,11 @@ CLAIMS: tuple[Claim, ...] = (
         parts=(Part("dln_loss_l1", "final training loss, l_1 / BN", ("dln_lp",), kind="ratio", high=A_FIFTH),),
         margin=_BY_A_FIFTH,
         fairness=("At the paper's learning rate for all.",),
-        figure="loss",
+        figures=("loss",),
     ),
     Claim(
         id="14",
-        statement="BN bears learning rates at least four times as large.",
+        statement="BN tolerates learning rates at least four times as large.",
         by=f"{IOFFE}; {SANTURKAR}; {BJORCK}",
         where="I&S section 3.3; S section 2, Fig. 1; B section 3",
         parts=(
@@ -491,7 +519,7 @@ CLAIMS: tuple[Claim, ...] = (
             "At a short budget an accuracy of 50 % (the usual bar) measures speed; being off chance measures training.",
             "Where BN trains at the largest rate of the grid the ratio is a lower bound.",
         ),
-        figure="scan",
+        figures=("scan",),
     ),
     Claim(
         id="15",
@@ -511,9 +539,9 @@ CLAIMS: tuple[Claim, ...] = (
                 above=f"{IOFFE}; {SANTURKAR}",
             ),
         ),
-        margin="As good as: within one point, the difference of Bjorck's own curves (81.3 and 82 %).",
+        margin="As good as: within one point; Bjorck's own curves differ by 0.7 (81.3 and 82 %).",
         fairness=("Bjorck et al. train to the end; at a short budget speed counts as well.",),
-        figure="scan",
+        figures=("scan",),
     ),
     Claim(
         id="16",
@@ -533,14 +561,14 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="18",
-        statement="Skip connections turn that exponential growth into a polynomial one.",
+        statement="Skip connections turn the exponential growth of gradients into a polynomial one.",
         by=f"{YANG}; {DE_SMITH}",
         where="Y abstract; D&S section 3",
         needs="a study of residual networks",
     ),
     Claim(
         id="19",
-        statement="Networks with BN and no skip connections are untrainable beyond 16 depth scales, about 40 layers.",
+        statement="Networks with BN and no skip connections are untrainable beyond 16 depth scales (40 to 50 layers).",
         by=YANG,
         where="Y section 5, Fig. 2",
         needs="a sweep over depth and batch size",
@@ -565,13 +593,14 @@ CLAIMS: tuple[Claim, ...] = (
                 "one step, over noise of strength 0, 1, 2 and 4",
                 ("dose",),
                 unit="points",
+                per="factor of ten",
                 high=-2,
                 above=SANTURKAR,
             ),
         ),
         margin="Flat is up to two points per factor of ten, as in claim 4.",
         fairness=("Noise also hides the signal: a loss of accuracy need not come from the shift.", _MATCHED_LR),
-        figure="scan",
+        figures=("scan",),
     ),
     Claim(
         id="22",
@@ -592,6 +621,7 @@ CLAIMS: tuple[Claim, ...] = (
                 "accuracy on recomputed population statistics) on log2 of the batch size",
                 ("batch_size",),
                 unit="points",
+                per="doubling",
                 low=0,
             ),
         ),
@@ -601,15 +631,15 @@ CLAIMS: tuple[Claim, ...] = (
             "where it is below, the gap is smaller for that alone.",
             "A smaller batch also makes SGD noisier, and takes more steps, with BN or without.",
         ),
-        figure="scan",
+        figures=("scan",),
     ),
 )
 
 
 def claim_of(id: str) -> Claim:
-    """The claim of an id. Raises IcsbenchError where there is none."""
+    """The claim of an id, in capitals or not. Raises IcsbenchError where there is none."""
     for claim in CLAIMS:
-        if claim.id == id:
+        if claim.id == id.strip().lower():
             return claim
     raise IcsbenchError(f"no claim {id!r}; the ids are {', '.join(claim.id for claim in CLAIMS)}")
 

@@ -153,7 +153,7 @@ class Group:
             if other is not condition:
                 raise NotMeasured(
                     f"{condition.runs[0].path.parent}: a second setting of {condition.regime} at lr {condition.lr:g}, "
-                    f"next to {other.runs[0].path.parent.name}; give each an experiment name of its own"
+                    f"next to {other.runs[0].path.parent.name}; in this figure each needs an experiment of its own"
                 )
         return conditions
 

@@ -40,10 +40,15 @@ _SHORT_STEP = 0.5
 
 
 class Measured(NamedTuple):
-    """A number per seed, and for each seed that has none the reason."""
+    """A number per seed, and for each seed that has none the reason.
+
+    ``runs``: those that the numbers are of, all of the study where it is empty. ``note``: what was found on the way.
+    """
 
     values: dict[int, float]
     left_out: dict[int, str]
+    runs: tuple[Run, ...] = ()
+    note: str = ""
 
 
 Measure = Callable[[Group], Measured]
@@ -86,13 +91,15 @@ def _combined(parts: Mapping[str, _Runs], value: Callable[..., float]) -> Measur
         if math.isfinite(number):
             values[seed] = number
         else:
-            diverged = [
+            wrong = [
                 f"{name} diverged at step {run.summary.get('diverged_at')}"
-                for name, run in zip(parts, runs, strict=True)
                 if run.status == "diverged"
+                else f"{name} ended at chance"
+                for name, run in zip(parts, runs, strict=True)
+                if run.status in ("diverged", "chance")
             ]
-            left_out[seed] = ", ".join(diverged) or "no finite value"
-    return Measured(values, left_out)
+            left_out[seed] = ", ".join(wrong) or "no finite value"
+    return Measured(values, left_out, tuple(run for runs in parts.values() for run in runs.values()))
 
 
 # --- accuracy --------------------------------------------------------------------------------------------------------
@@ -162,8 +169,8 @@ def _steps_to(run: Run, goal: float) -> float:
     return float(there[0] if len(there) else run.setting("steps"))
 
 
-def _noise_alone(group: Group) -> Measured:
-    return _combined({"noise": _main(group, "noise")}, lambda run: last_tenth(run) / _chance(run))
+def _times_chance(regime: str, group: Group) -> Measured:
+    return _combined({regime: _main(group, regime)}, lambda run: last_tenth(run) / _chance(run))
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
@@ -238,13 +245,40 @@ def _unless_diverged(run: Run, quantity: str, window: str) -> float:
     return math.nan if run.status == "diverged" else window_of(run, quantity, window)
 
 
-def _bn_to_none_matched(quantity: str, group: Group) -> Measured:
+def _left_chance(run: Run) -> float:
+    """The step at which training accuracy first was ``LEFT_CHANCE`` times chance; infinite where it never was."""
+    steps, accuracy = _accuracy_curve(run)
+    there = steps[accuracy >= LEFT_CHANCE * _chance(run)]
+    return float(there[0]) if len(there) else math.inf
+
+
+def _bn_to_none_off_chance(quantity: str, group: Group) -> Measured:
     parts = {"bn": _main(group, "bn"), "none": _main(group, "none")}
 
     def ratio(bn: Run, none: Run) -> float:
-        return optimisation.matched_ratio(bn, none, quantity)
+        left = max(map(_left_chance, (bn, none)))
+        return _ratio(*(_median_from(run, quantity, left) for run in (bn, none)))
 
     return _combined(parts, ratio)
+
+
+def _median_from(run: Run, quantity: str, first: float) -> float:
+    found = optimisation.measurements(run)
+    if quantity not in found:
+        raise NotMeasured(f"{run.path} has no {quantity}")
+    steps, values = found[quantity]
+    return float(np.median(values[steps >= first])) if (steps >= first).any() else math.nan
+
+
+def _bn_to_none_matched(quantity: str, group: Group) -> Measured:
+    parts = {"bn": _main(group, "bn"), "none": _main(group, "none")}
+
+    def off_chance(run: Run) -> optimisation.Measurements:
+        first = _left_chance(run)
+        found = optimisation.measurements(run).items()
+        return {name: (steps[steps >= first], values[steps >= first]) for name, (steps, values) in found}
+
+    return _combined(parts, lambda bn, none: optimisation.matched_ratio(off_chance(bn), off_chance(none), quantity))
 
 
 def _dln_cosine(regime: str, group: Group) -> Measured:
@@ -344,32 +378,48 @@ def _test_at_small_lr(group: Group) -> Measured:
     lr = max((lr for lr, runs in none.items() if all(map(_trains, runs.values()))), default=None)
     if lr is None:
         raise NotMeasured(f"{group.name}: at no learning rate of the grid does the network without BN train every time")
-    return _combined(
+    found = _combined(
         {"bn": _seeds(group, "bn", lr), "none": none[lr]},
         lambda bn, other: 100 * (final_accuracy(bn) - final_accuracy(other)),
     )
+    return found._replace(note=f"at learning rate {lr:g}")
 
 
 def _test_at_best_lr(group: Group) -> Measured:
     best: dict[str, _Runs] = {}
+    notes = []
     for regime in ("bn", "none"):
         grid = _grid(group, regime)
         validated = {lr: np.mean([final_accuracy(run, "val") for run in runs.values()]) for lr, runs in grid.items()}
-        best[regime] = grid[max(validated, key=lambda lr: validated[lr])]
-    return _combined(best, lambda bn, none: 100 * (final_accuracy(bn) - final_accuracy(none)))
+        lr = max(validated, key=lambda lr: validated[lr])
+        best[regime] = grid[lr]
+        edge = ", the edge of the grid" if lr in (min(grid), max(grid)) else ""
+        trained = sum(map(_trains, grid[lr].values()))
+        notes.append(f"{regime} at {lr:g}{edge} ({trained} of {len(grid[lr])} seeds end off chance)")
+    found = _combined(best, lambda bn, none: 100 * (final_accuracy(bn) - final_accuracy(none)))
+    return found._replace(note="; ".join(notes))
 
 
-def _beta_slope(regime: str, group: Group) -> Measured:
+def _of_betas(value: Callable[[dict[float, float]], float], regime: str, group: Group) -> Measured:
+    """``value`` of beta at the learning rates at which a seed trained, {rate: median over the second half}."""
     values: dict[int, float] = {}
     left_out: dict[int, str] = {}
     for seed, runs in _by_seed(_grid(group, regime)).items():
         betas = {lr: window_of(run, optimisation.BETA) for lr, run in runs.items() if _trains(run)}
         betas = {lr: beta for lr, beta in betas.items() if beta > 0 and math.isfinite(beta)}
         if len(betas) < 3:
-            left_out[seed] = f"trains at {len(betas)} learning rates; a slope needs three"
+            left_out[seed] = f"trains at {len(betas)} of the learning rates; it takes three"
         else:
-            values[seed] = _slope([-math.log(lr) for lr in betas], [math.log(beta) for beta in betas.values()])
-    return Measured(values, left_out)
+            values[seed] = value(betas)
+    return Measured(values, left_out, tuple(run for run in group.runs if run.regime == regime))
+
+
+def _beta_slope(betas: dict[float, float]) -> float:
+    return _slope([-math.log(lr) for lr in betas], [math.log(beta) for beta in betas.values()])
+
+
+def _beta_level(betas: dict[float, float]) -> float:
+    return _geometric(beta * lr / 2 for lr, beta in betas.items())
 
 
 def _gap_slope(group: Group) -> Measured:
@@ -419,7 +469,8 @@ MEASURES: dict[str, Measure] = {
     "mean_train_noisy_minus_none": partial(_difference, "noisy_bn", "none", _whole_mean),
     "shift_mean_noisy_to_none": partial(_shift_ratio, MEAN_PER_STEP),
     "shift_variance_noisy_to_none": partial(_shift_ratio, VARIANCE_PER_STEP),
-    "train_noise": _noise_alone,
+    "train_without_noise": partial(_times_chance, "none"),
+    "train_noise": partial(_times_chance, "noise"),
     "ics_relative": partial(_bn_to_none, optimisation.ICS_RELATIVE, "second half"),
     "ics_relative_matched": partial(_bn_to_none_matched, optimisation.ICS_RELATIVE),
     "dln_cosine_none": partial(_dln_cosine, "none"),
@@ -427,13 +478,15 @@ MEASURES: dict[str, Measure] = {
     "dln_loss": partial(_loss_ratio, "bn", "none", _PAPERS_DLN_LR),
     "dln_cosine_short": partial(_of_all_rates, _cosine_of_short_steps),
     "dln_cosine_beta_correlation": partial(_of_all_rates, _rank_correlation),
-    "loss_width": partial(_bn_to_none, optimisation.LOSS_WIDTH, "whole"),
+    "loss_width": partial(_bn_to_none_off_chance, optimisation.LOSS_WIDTH),
     "loss_width_matched": partial(_bn_to_none_matched, optimisation.LOSS_WIDTH),
     "predictiveness": partial(_bn_to_none, optimisation.DIFFERENCE_HIGH, "second half"),
     "predictiveness_matched": partial(_bn_to_none_matched, optimisation.DIFFERENCE_RELATIVE),
     "beta": partial(_bn_to_none, optimisation.BETA, "second half"),
-    "beta_slope_bn": partial(_beta_slope, "bn"),
-    "beta_slope_none": partial(_beta_slope, "none"),
+    "beta_slope_bn": partial(_of_betas, _beta_slope, "bn"),
+    "beta_slope_none": partial(_of_betas, _beta_slope, "none"),
+    "beta_level_bn": partial(_of_betas, _beta_level, "bn"),
+    "beta_level_none": partial(_of_betas, _beta_level, "none"),
     "train_l1_minus_bn": partial(_difference, "l1", "bn", last_tenth),
     "train_l2_minus_bn": partial(_difference, "l2", "bn", last_tenth),
     "train_linf_minus_bn": partial(_difference, "linf", "bn", last_tenth),

@@ -95,6 +95,8 @@ _SUMMARY = {
 }
 
 _Series = tuple[NDArray[np.int64], Floats]
+Measurements = dict[str, _Series]
+"""What the updates of one run measured: steps (m,) and values (m,) of each quantity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,7 +325,7 @@ def _binned(of_run: dict[str, _Series], quantity: str, edges: Floats) -> Floats:
     return np.array([_median(values[bins == number]) for number in range(_BINS)])
 
 
-def measurements(run: Run) -> dict[str, _Series]:
+def measurements(run: Run) -> Measurements:
     """Steps (m,) and values (m,) of all that one run recorded: landscape quantities, and the ICS over layers.
 
     ``ics/relative``, ``ics/cosine`` and ``ics/scaled`` are the median over those layers from the second on where it is
@@ -337,13 +339,13 @@ def measurements(run: Run) -> dict[str, _Series]:
     return found
 
 
-def matched_ratio(run: Run, other: Run, quantity: str) -> float:
+def matched_ratio(run: Measurements, other: Measurements, quantity: str) -> float:
     """A quantity of one run over that of another at matched training loss; NaN where they share no loss.
 
     As in ``matched_curves``, with the bins of these two runs alone, of which those count in which both have a positive
     median; the ratio is the geometric mean of theirs.
     """
-    found = [measurements(one) for one in (run, other)]
+    found = (run, other)
     if any(quantity not in of_run for of_run in found):
         return float("nan")
     losses = _positive(np.concatenate([of_run[_LOSS][1] for of_run in found]))

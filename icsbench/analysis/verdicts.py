@@ -27,7 +27,7 @@ from icsbench.analysis.results import Run
 from icsbench.analysis.statistics import Interval, Place, holm, mean_interval, seeds_needed, sign_flip_place, t_place
 from icsbench.analysis.tables import markdown_table
 from icsbench.errors import IcsbenchError
-from icsbench.seal import broken
+from icsbench.seal import SEAL, broken
 
 LEVEL = 0.05
 """The chance of any false verdict in a report, at most."""
@@ -57,6 +57,8 @@ class Finding:
     left_out: dict[int, str]
     missing: str = ""
     """Why it was not measured."""
+    note: str = ""
+    """What was found on the way, a learning rate chosen, say."""
 
     @property
     def _averaged(self) -> list[float]:
@@ -124,6 +126,12 @@ class Verdict:
     facts: str = ""
     command: str = ""
     runs: tuple[Run, ...] = field(default=())
+
+    @property
+    def outcome(self) -> str:
+        """Verdict in a cell of a table: with its symbol, and how many seeds would probably settle an open one."""
+        settled = f" (about {self.seeds_needed} seeds)" if self.seeds_needed else ""
+        return f"{SYMBOLS[self.verdict]} {self.verdict}{settled}"
 
     @property
     def disagree(self) -> bool:
@@ -213,15 +221,19 @@ def _verdict(summary: _Summary, p_holm: float, tests: int) -> Verdict:
 
 
 def _command(group: Group) -> str:
-    """The command that makes the records of a group, with the settings that its scale may have otherwise."""
+    """The command that makes the records of a group, with what its scale or its experiment may have otherwise."""
     run = group.runs[0]
     steps = {int(run.setting("steps")) for run in group.runs}
+    seeds = sorted({run.seed for run in group.runs})
     words = [f"icsbench sweep experiment={run.setting('experiment')} scale={run.setting('scale')}"]
     if not group.regression:
         words += [f"data={run.setting('data.name')}", "data.root=PATH"] if run.setting("data.root") else []
         words += ["data.binary=true"] if run.setting("data.binary") else []
+        words += [f"data.val_size={size}"] if (size := run.setting("data.val_size")) is not None else []
     words += [f"model.width={run.setting('model.width'):g}"] if group.network.startswith("vgg") else []
+    words += [f"optim.lr={','.join(f'{lr:g}' for lr in group.lrs)}"]
     words += [f"steps={min(steps)}"] if len(steps) == 1 else []
+    words += [f"seed={','.join(map(str, seeds))}"] if seeds != [*range(FEWEST_SEEDS)] else []
     return " ".join(words)
 
 
@@ -236,7 +248,8 @@ def _outcome(summary: _Summary, p_holm: float, tests: int) -> tuple[Outcome, str
     if not summary.tested:
         left_out = {seed: why for finding in findings for seed, why in finding.left_out.items()}
         why = f", left out: {'; '.join(f'seed {s} ({w})' for s, w in left_out.items())}" if left_out else ""
-        return "inconclusive", "", f"{summary.n} seeds{why}; {FEWEST_SEEDS} are the fewest for a verdict", FEWEST_SEEDS
+        few = f"{summary.n} seeds with a value{why}; {FEWEST_SEEDS} are the fewest for a verdict"
+        return "inconclusive", "", few, None if left_out else FEWEST_SEEDS
     over = f"p = {p_holm:.2g} after Holm over {tests} claims"
     if p_holm > LEVEL:
         needed = _settled_with(findings, tests)
@@ -269,17 +282,21 @@ def _studies(runs: Sequence[Run], wanted: set[str]) -> dict[str, Group]:
     scales = sorted({str(run.setting("scale")) for run in kept})
     if len(scales) > 1:
         raise IcsbenchError(
-            f"the records are of scales {' and '.join(scales)}, which make no report together; give one"
+            f"the records are of scales {' and '.join(scales)}, which make no report together; choose one with --scale"
         )
+    same: dict[tuple[Any, ...], Run] = {}
     for run in kept:
         _refuse_changed(run)
+        key = (run.setting("experiment"), run.path.parent.name, run.path.name)
+        if (other := same.setdefault(key, run)) is not run:
+            raise IcsbenchError(f"{other.path} and {run.path}: the same run twice; delete one")
     studies: dict[str, Group] = {}
     for group in group_runs(kept):
         study = str(group.runs[0].setting("experiment"))
         if study in studies:
             raise IcsbenchError(
                 f"{studies[study].runs[0].path} and {group.runs[0].path} must not be pooled: {studies[study].name} and "
-                f"{group.name} are studies of their own; give a folder that holds one of them"
+                f"{group.name} are studies of their own; move one to a folder of its own (results=) and give the other"
             )
         studies[study] = group
     return studies
@@ -289,6 +306,8 @@ def _refuse_changed(run: Run) -> None:
     what = broken(run.path)
     if what == "run":
         raise IcsbenchError(f"{run.path}: the record was made in another folder; put it back, or run it again")
+    if what == SEAL and not (run.path / SEAL).exists():
+        raise IcsbenchError(f"{run.path}: {SEAL} is missing; delete the run's folder and run it again")
     if what is not None:
         raise IcsbenchError(
             f"{run.path / what}: not what it was when the run was finished; delete the run's folder and run it again"
@@ -306,7 +325,8 @@ def _measure(part: Part, studies: dict[str, Group]) -> Finding:
         except NotMeasured as reason:
             reasons.append(str(reason))
             continue
-        return Finding(part, studies[study], found.values, found.left_out)
+        used = Group(studies[study].name, found.runs) if found.runs else studies[study]
+        return Finding(part, used, found.values, found.left_out, note=found.note)
     return Finding(part, None, {}, {}, "; ".join(reasons))
 
 
@@ -333,15 +353,25 @@ def effect(finding: Finding) -> str:
         return ""
     mean, low, high, n = finding.interval
     sign = "×" if finding.part.kind == "ratio" else ""
-    form = "+.1f" if finding.part.unit == "points" else ".3g"
+    form = "+.1f" if finding.part.unit == "points" else ".3g" if finding.part.kind == "ratio" else ".4f"
     bounds = f" [{low:{form}}, {high:{form}}]" if n > 1 else ""
-    return f"{sign}{mean:{form}}{bounds}" + (" points" if finding.part.unit == "points" else "")
+    return f"{sign}{mean:{form}}{bounds}{_unit(finding.part)}"
+
+
+def _effects(verdict: Verdict) -> list[str]:
+    """The effect of each part, a dash for one without; nothing where there is none at all."""
+    effects = [effect(finding) or "–" for finding in verdict.findings]
+    return effects if any(map(effect, verdict.findings)) else []
+
+
+def _unit(part: Part) -> str:
+    return (f" {part.unit}" if part.unit else "") + (f" per {part.per}" if part.per else "")
 
 
 def region(part: Part) -> str:
     """The region of a part in words: ``below x0.8``, ``between -2 and 2 points``."""
     sign = "×" if part.kind == "ratio" else ""
-    unit = " points" if part.unit == "points" else ""
+    unit = _unit(part)
     low, high = f"{sign}{part.low:.3g}", f"{sign}{part.high:.3g}"
     lowest = -math.inf if part.kind == "value" else 0.0
     if part.low <= lowest:
@@ -364,18 +394,18 @@ def print_claims(console: Console, verdicts: Sequence[Verdict]) -> None:
     for name in ("claim", "measured"):
         table.add_column(Text(name), ratio=1)
     for v in verdicts:
-        measured = [effect(finding) for finding in v.findings]
+        measured = _effects(v)
         if v.n:
             measured.append(f"{v.n} seeds" + ("" if math.isnan(v.p_holm) else f", p {v.p_holm:.2g} (Holm)"))
         if v.disagree:
             measured.append(f"sign flips disagree (p {v.p_sign_flip:.2g})")
         if v.speaks_for:
             measured.append(f"speaks for {v.speaks_for}")
-        verdict = Text(f"{SYMBOLS[v.verdict]} {v.verdict}", style=_COLOURS[v.verdict])
+        verdict = Text(v.outcome.replace(" (", "\n  ("), style=_COLOURS[v.verdict])
         table.add_row(Text(v.claim.id), verdict, Text(v.claim.statement), Text("\n".join(filter(None, measured))))
     console.print(table)
     console.print()
-    for line in (summary_line(verdicts), "icsbench claims --explain ID shows one in full."):
+    for line in (summary_line(verdicts), "icsbench claims RESULTS --explain ID shows one in full."):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -395,7 +425,7 @@ def explain(verdict: Verdict) -> str:
     claim = verdict.claim
     lines = [
         f"Claim {claim.id}: {claim.statement}",
-        f"Made by {claim.by} ({claim.where})"
+        f"Claimed by {claim.by}: {claim.where}"
         + (f"; disputed by {claim.disputed_by}" if claim.disputed_by else "")
         + ".",
     ]
@@ -407,8 +437,11 @@ def explain(verdict: Verdict) -> str:
         unit = "log ratio" if finding.part.kind == "ratio" else finding.part.unit or "value"
         values = ", ".join(f"{seed}: {value:.4g}" for seed, value in finding.values.items())
         lines.append(f"  measured on: {finding.group.facts}" if finding.group else "")
-        lines.append(f"  per seed: {values}")
+        lines += [f"  found: {finding.note}"] if finding.note else []
+        lines += [f"  per seed: {values}"] if values else []
         lines += [f"  left out: seed {seed} ({why})" for seed, why in finding.left_out.items()]
+        if not finding.values:
+            continue
         lines.append(f"  mean over {len(finding.values)} seeds [95 % t-interval]: {effect(finding)}")
         places = (("Student's t", finding.place), ("exact sign flips", finding.sign_flip))
         for name, place in places:
@@ -423,14 +456,14 @@ def explain(verdict: Verdict) -> str:
             f"p of the claim: {verdict.p:.3g} (sign flips {verdict.p_sign_flip:.3g}); after Holm {verdict.p_holm:.3g}"
         )
         if verdict.disagree:
-            lines.append("The t-test and the exact permutation disagree at 0.05: the verdict leans on normality.")
+            lines.append("The t-test and the exact permutation disagree at 0.05: what comes out leans on normality.")
     where = f" at scale {verdict.scale}" if verdict.scale else ""
     against = claim.disputed_by if verdict.verdict == "supported" else claim.by
     speaks = f", which speaks for {verdict.speaks_for}" if verdict.speaks_for else ""
     speaks += f" and against {against}" if speaks and against else ""
     lines += ["", f"Verdict: {verdict.verdict}{where}{speaks}. Because: {verdict.reason}."]
     if verdict.command:
-        lines.append(f"Records: {verdict.command}")
+        lines.append(f"Command: {verdict.command}")
     return "\n".join(lines)
 
 
@@ -445,9 +478,9 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
             v.claim.id,
             v.claim.statement,
             v.claim.by,
-            f"{SYMBOLS[v.verdict]} {v.verdict}" + (" (sign flips disagree)" if v.disagree else ""),
+            v.outcome + ("; sign flips disagree" if v.disagree else ""),
             v.speaks_for,
-            "; ".join(filter(None, map(effect, v.findings))),
+            "; ".join(_effects(v)),
             str(v.n) if v.n else "",
             _p(v.p_holm),
         ]
@@ -455,12 +488,12 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     ]
     header = ["", "claim", "by", "verdict", "speaks for", "effect [95 %]", "seeds", "p (Holm)"]
     table = markdown_table(header, body, left=6)
-    facts = dict.fromkeys(
-        f"{finding.group.name}: {finding.group.facts}. Made by {finding.group.provenance}."
-        for v in verdicts
-        for finding in v.findings
-        if finding.group is not None
-    )
+    used: dict[str, list[Run]] = {}
+    for finding in (finding for v in verdicts for finding in v.findings):
+        if finding.group is not None:
+            used.setdefault(finding.group.name, []).extend(finding.group.runs)
+    groups = [Group(name, tuple(dict.fromkeys(runs))) for name, runs in used.items()]
+    facts = [f"{group.name}: {group.facts}. Made by {group.provenance}." for group in groups]
     return f"{summary_line(verdicts)}\n\n{table}\n" + "".join(f"- {fact}\n" for fact in facts)
 
 
@@ -524,6 +557,7 @@ def _part_json(finding: Finding) -> dict[str, Any]:
         "values": {str(seed): value for seed, value in finding.values.items()},
         "left_out": {str(seed): why for seed, why in finding.left_out.items()},
         "missing": finding.missing,
+        "note": finding.note,
         **{name: _finite(getattr(interval, name)) for name in ("mean", "low", "high")},
         "side": finding.side if finding.values else None,
         "p": _finite(finding.p),

@@ -150,10 +150,13 @@ def _experiments(runs: Sequence[Run], verdicts: Sequence[Verdict], sheet: Sheet)
 
 def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str], sheet: Sheet) -> _Study:
     study = _Study(group)
-    claims: dict[str, list[str]] = {}
+    claims: dict[str, list[tuple[str, set[float]]]] = {}
     for verdict in verdicts:
-        if any(finding.group is not None and finding.group.name == group.name for finding in verdict.findings):
-            claims.setdefault(verdict.claim.figure, []).append(verdict.claim.id)
+        used = [f.group for f in verdict.findings if f.group is not None and f.group.name == group.name]
+        if used:
+            rates = {lr for part in used for lr in part.lrs}
+            for figure in verdict.claim.figures:
+                claims.setdefault(figure, []).append((verdict.claim.id, rates))
     with page_style():
         for name, part, draw in plan(group):
             kind = name if len(group.lrs) == 1 else name.removesuffix(f"-lr{part.lrs[0]:g}")
@@ -168,7 +171,8 @@ def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str], sheet: 
                 continue
             anchor = _anchor(f"figure {group.name} {name}", anchors)
             svg = inline_svg(figure, f"{anchor}--", f"{group.name}, {title}.", sheet)
-            study.drawn.append(_Drawn(anchor, title, tuple(claims.get(kind, ())), svg))
+            served = tuple(id for id, rates in claims.get(kind, ()) if not rates.isdisjoint(part.lrs))
+            study.drawn.append(_Drawn(anchor, title, served, svg))
     return study
 
 

@@ -25,12 +25,15 @@ CASES = {
     "speed_up": {"inside": 2.0, "outside": 1.0, "none": 1.0, **_RATIO, "wild": 3.0},
     "drift_vgg": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
     "train_noise": {"inside": 1.05, "outside": 4.0, "none": 1.05, **_RATIO, "wild": 5.0},
+    "train_without_noise": {"inside": 3.0, "outside": 0.75, "none": 1.0, **_RATIO, "wild": 3.0},
     "dln_cosine_none": {"inside": 0.996, "outside": 0.4, "none": 1.0, "spread": 0.001, "wild": 0.9},
     "dln_cosine_bn": {"inside": -0.2, "outside": 0.97, "none": 1.0, "spread": 0.01, "wild": 4.0},
     "dln_cosine_short": {"inside": 0.96, "outside": 0.3, "none": 1.0, "spread": 0.01, "wild": 0.9},
     "dln_cosine_beta_correlation": {"inside": -1.0, "outside": 1.0, "none": 0.0, "spread": 0.0, "wild": None},
     "beta_slope_bn": {"inside": 1.0, "outside": 0.2, "none": 0.0, "spread": 0.02, "wild": 2.0},
     "beta_slope_none": {"inside": 1.0, "outside": 0.2, "none": 0.0, "spread": 0.02, "wild": 2.0},
+    "beta_level_bn": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
+    "beta_level_none": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
     "largest_lr": {"inside": 8.0, "outside": 1.0, "none": 1.0, "spread": None, "wild": 16.0},
     "mean_train_noisy_minus_none": {"inside": 10.0, "outside": -10.0, "none": 0.0, "spread": 1.0, "wild": 30.0},
 }
@@ -81,7 +84,7 @@ def test_the_catalogue_is_complete_and_consistent():
         assert claim.statement.endswith(".") and claim.by and claim.where
         assert bool(claim.parts) != bool(claim.needs)
         if claim.parts:
-            assert claim.margin and claim.fairness and claim.figure
+            assert claim.margin and claim.fairness and claim.figures
         for part in claim.parts:
             assert part.low < part.high
             assert part.measure in MEASURES
@@ -122,6 +125,25 @@ def test_a_measure_is_what_was_planted(tmp_path, measure, what):
     if measure == "dln_cosine_short":
         tolerance[measure] = 0.01
     assert list(found.values.values()) == pytest.approx(expected, abs=tolerance.get(measure, 1e-6), rel=1e-3)
+
+
+@pytest.mark.parametrize("measure", ["loss_width", "loss_width_matched", "predictiveness_matched"])
+def test_a_landscape_at_chance_does_not_count(tmp_path, measure):
+    """Without BN the landscape is flat until the run leaves chance at step 400, which would turn the ratio around."""
+    flat = {"width": [1e-4] * 16 + [0.6] * 24, "difference": [1e-4] * 16 + [4.0] * 24}
+    for seed in range(2):
+        write(tmp_path, "landscape", "bn", seed, reach=200)
+        write(tmp_path, "landscape", "none", seed, reach=400, **flat)
+    (group,) = group_runs(load_runs(tmp_path))
+    assert list(MEASURES[measure](group).values.values()) == pytest.approx([0.5, 0.5])
+
+
+def test_a_landscape_of_a_run_that_stays_at_chance_has_no_ratio(tmp_path):
+    write(tmp_path, "landscape", "bn", 0)
+    write(tmp_path, "landscape", "none", 0, train=0.1)
+    (group,) = group_runs(load_runs(tmp_path))
+    found = MEASURES["loss_width"](group)
+    assert found.values == {} and found.left_out == {0: "none ended at chance"}
 
 
 # --- every verdict can come out --------------------------------------------------------------------------------------
@@ -323,7 +345,7 @@ def test_the_second_study_serves_where_the_first_was_not_run(tmp_path):
     plant_claim(tmp_path, claim, [values_of(claim.parts[0], "inside")], "landscape")
     (verdict,) = judge(load_runs(tmp_path), [claim])
     assert verdict.verdict == "supported"
-    assert verdict.command == "icsbench sweep experiment=landscape scale=cpu model.width=0.25 steps=1000"
+    assert verdict.command == "icsbench sweep experiment=landscape scale=cpu model.width=0.25 optim.lr=0.1 steps=1000"
 
 
 # --- records that are refused ----------------------------------------------------------------------------------------
@@ -366,7 +388,7 @@ def test_a_missing_or_changed_probe_is_refused(records):
 
 def test_a_record_without_its_seal_is_refused(records):
     next(records.rglob("seal.json")).unlink()
-    assert "seal.json: not what it was" in refusal(records)
+    assert "seal.json is missing" in refusal(records)
 
 
 def test_a_record_in_the_folder_of_another_config_is_refused(records):
@@ -380,6 +402,11 @@ def test_a_record_that_poses_as_another_seed_is_refused(records):
     folder = next((records / "three_regimes").glob("bn-*"))
     shutil.copytree(folder / "seed-0", folder / "seed-9")
     assert "the record was made in another folder" in refusal(records)
+
+
+def test_a_copy_of_a_study_is_refused(records):
+    shutil.copytree(records / "three_regimes", records / "copy_of_it")
+    assert "the same run twice; delete one" in refusal(records)
 
 
 def test_mixed_scales_are_refused(records):
