@@ -214,8 +214,9 @@ def plan_of(arguments: list[str]) -> Plan:
             except IcsbenchError as error:
                 refused[study] = error
         for study, error in refused.items():
-            for_some = len(refused) < len(studies)
-            raise IcsbenchError(f"study {study}: {error}; name those it is for" if for_some else str(error)) from error
+            of_all = "unknown key" in str(error)
+            hint = "; name those it is for" if len(refused) < len(studies) else ""
+            raise IcsbenchError(str(error) if of_all else f"study {study}: {error}{hint}") from error
     return Plan(studies, tuple(overrides), Path(config.results), config.scale, bool(names))
 
 

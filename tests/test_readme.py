@@ -106,7 +106,13 @@ def judged_again():
         (
             claim,
             [
-                Finding(part, None, {int(seed): value for seed, value in found["values"].items()}, {}, found["missing"])
+                Finding(
+                    part,
+                    None,
+                    {int(seed): value for seed, value in found["values"].items()},
+                    {int(seed): why for seed, why in found["left_out"].items()},
+                    found["missing"],
+                )
                 for part, found in zip(claim.parts, by_id[claim.id]["parts"], strict=True)
             ],
         )

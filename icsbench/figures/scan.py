@@ -43,6 +43,8 @@ def draw(scans: Sequence[Scan], chance: float, caption: str) -> Figure:
         for scan in shown:
             _draw(axes, scan, scale)
         log_axis(axes, everywhere.min() / 1.15, everywhere.max() * 1.15, "x", ticks=6)
+        if scans[0].setting != SHIFT:
+            axes.set_xticks(np.unique(everywhere), [f"{x:g}" for x in np.unique(everywhere)])
         below(axes, scans[0].setting)
         above(axes, _TITLES[quantity])
         if quantity == BETA:
