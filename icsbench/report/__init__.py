@@ -125,9 +125,17 @@ def _tests_disagree(finding: Finding) -> bool:
     return finding.p_sign_flip > max(LEVEL, floor) if finding.p <= LEVEL else finding.p_sign_flip <= LEVEL
 
 
-def _seen_in(verdict: Verdict, of_group: dict[str, tuple[_Experiment, _Study]]) -> list[tuple[_Experiment, _Study]]:
-    names = dict.fromkeys(finding.group.name for finding in verdict.findings if finding.group is not None)
-    return [of_group[name] for name in names if name in of_group]
+def _seen_in(
+    verdict: Verdict, of_group: dict[str, tuple[_Experiment, _Study]]
+) -> list[tuple[_Experiment, _Study, Group]]:
+    """The studies that a claim was judged by, each with the runs that were used of it."""
+    used: dict[str, list[Run]] = {}
+    for finding in verdict.findings:
+        if finding.group is not None:
+            used.setdefault(finding.group.name, []).extend(finding.group.runs)
+    return [
+        (*of_group[name], Group(name, tuple(dict.fromkeys(runs)))) for name, runs in used.items() if name in of_group
+    ]
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
