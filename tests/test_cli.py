@@ -454,8 +454,9 @@ def test_the_studies_their_claims_and_what_they_cost(monkeypatch):
 
 def test_what_cannot_be_timed_is_said_for_its_study_alone(monkeypatch):
     monkeypatch.setattr("icsbench.training.cost.seconds_of_run", lambda config, dataset: 60.0)
-    listed = invoke("reproduce", "--list", "scale=cpu", "data.root=nowhere", "three_regimes")
+    listed = invoke("reproduce", "--list", "scale=cpu", "data.root=nowhere", "three_regimes", "dln")
     assert listed.code == 0, listed.err
+    assert " lp " not in listed.out
     assert "cannot be said" in next(line for line in listed.out.splitlines() if "three_regimes" in line)
     assert " min " in next(line for line in listed.out.splitlines() if " dln " in line)
 

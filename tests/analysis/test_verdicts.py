@@ -348,6 +348,43 @@ def test_the_second_study_serves_where_the_first_was_not_run(tmp_path):
     assert verdict.command == "icsbench sweep experiment=landscape scale=cpu model.width=0.25 optim.lr=0.1 steps=1000"
 
 
+def test_a_verdict_names_the_runs_that_it_is_of_and_no_other(tmp_path):
+    for seed in range(6):
+        for regime in ("none", "bn", "noisy_bn"):
+            for lr in (0.01, 0.1):
+                write(tmp_path, "landscape", regime, seed, lr=lr)
+    (verdict,) = judge(load_runs(tmp_path), [claim_of("12")])
+    assert {(run.regime, run.lr) for run in verdict.runs} == {("none", 0.1), ("bn", 0.1)} and len(verdict.runs) == 12
+    assert "lr 0.1," in verdict.facts and "0.01" not in verdict.facts
+    assert "optim.lr=0.1 " in verdict.command
+
+
+def test_the_rates_that_were_chosen_are_named(tmp_path):
+    claim = claim_of("1b")
+    plant_claim(tmp_path, claim, [[4.0] * 6])
+    (verdict,) = judge(load_runs(tmp_path), [claim])
+    assert (
+        verdict.findings[0].note == "bn at 0.8 (6 of 6 seeds end off chance); none at 0.1 (6 of 6 seeds end off chance)"
+    )
+    assert f"found: {verdict.findings[0].note}" in explain(verdict)
+    for path in (tmp_path / "lr_grid").glob("none-*-lr0.05/seed-*"):
+        summary = json.loads((path / "summary.json").read_text())
+        finish(path, summary | {"val/accuracy": {"running-off": 0.9}})
+    (verdict,) = judge(load_runs(tmp_path), [claim])
+    assert "none at 0.05, the edge of the grid" in verdict.findings[0].note
+
+
+def test_seeds_that_are_left_out_are_not_made_up_for_by_more(tmp_path):
+    claim = claim_of("14")
+    for seed in range(6):
+        for lr in (0.05, 0.1, 0.2):
+            write(tmp_path, "lr_grid", "bn", seed, lr=lr)
+            write(tmp_path, "lr_grid", "none", seed, lr=lr, train=0.1 if seed == 2 else 0.7)
+    (verdict,) = judge(load_runs(tmp_path), [claim])
+    assert (verdict.verdict, verdict.n, verdict.seeds_needed) == ("inconclusive", 5, None)
+    assert "seed 2 (none trains at no rate of the grid)" in verdict.reason
+
+
 # --- records that are refused ----------------------------------------------------------------------------------------
 
 

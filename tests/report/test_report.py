@@ -213,11 +213,12 @@ def test_tests_disagree_where_one_is_sure_and_the_other_could_be(values, disagre
 
 def test_values_seeds_left_out_and_command(tmp_path):
     write_one(tmp_path, "three_regimes")
-    (group,) = group_runs(load_runs(tmp_path))
+    runs = load_runs(tmp_path)
+    (group,) = group_runs(runs)
     claim = claim_of("3")
     finding = Finding(claim.parts[0], group, {0: 0.5, 4: 0.25}, {7: "not <finished>"})
     verdicts = decide([(claim, [finding])])
-    page = Page(write_report(load_runs(tmp_path), verdicts, tmp_path / "report.html").read_text())
+    page = Page(write_report(runs, verdicts, tmp_path / "report.html").read_text())
     seeds, values = (text for _, text in page.all("tr") if text.startswith(("seed", "ratio")))
     assert (seeds, values) == ("seed04", "ratio0.50.25")
     (_, text) = page.one("tbody", id="claim-3")
