@@ -212,9 +212,11 @@ def theorems(
 
 def _finished(results: Path, scale: str | None) -> "list[Run]":
     from icsbench.analysis.results import load_runs
+    from icsbench.analysis.verdicts import refuse_changed
 
     found = load_runs(results)
     kept = [run for run in found if scale is None or run.setting("scale") == scale]
+    refuse_changed(run for run in found if run not in kept)
     if not kept:
         scales = ", ".join(sorted({str(run.setting("scale")) for run in found}))
         raise IcsbenchError(f"{results}: no run of scale {scale}; there are {scales}")

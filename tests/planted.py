@@ -193,8 +193,8 @@ def _beta_of_rates(regime, name):
     return plant
 
 
-def _times_chance(regime):
-    return lambda value: {_run(regime): {"train": 0.1 * value, "reach": 10}}
+def _noise(value):
+    return {_run("noise"): {"train": 0.1 * value, "reach": 10}, _run("none"): {"train": 0.6}}
 
 
 def _dln(name, regime, lr=1e-7):
@@ -254,8 +254,7 @@ PLANT = {
         _run("noisy_bn"): {"variance": 0.1 * value},
         _run("none"): {"variance": 0.1},
     },
-    "train_noise": _times_chance("noise"),
-    "train_without_noise": _times_chance("none"),
+    "train_noise": _noise,
     "ics_relative": _bn_over_none("relative", 0.5),
     "ics_relative_matched": _bn_over_none("relative", 0.5),
     "dln_cosine_none": _dln("cosine", "none"),

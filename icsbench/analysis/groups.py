@@ -33,6 +33,9 @@ _SHARED_SETTINGS = (
     "log_every",
     "probes.batch_size",
     "probes.samples",
+    "probes.alpha_low",
+    "probes.alpha_high",
+    "probes.alpha_points",
     "amp",
 )
 _SWEPT = {"batch_size": ("batch_size", "steps", "recalibration_batches")}

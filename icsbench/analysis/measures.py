@@ -169,8 +169,15 @@ def _steps_to(run: Run, goal: float) -> float:
     return float(there[0] if len(there) else run.setting("steps"))
 
 
-def _times_chance(regime: str, group: Group) -> Measured:
-    return _combined({regime: _main(group, regime)}, lambda run: last_tenth(run) / _chance(run))
+def _noise_alone(group: Group) -> Measured:
+    noise, none = _main(group, "noise"), _main(group, "none")
+    trained = {seed for seed, run in none.items() if _trains(run)}
+    values = {seed: last_tenth(run) / _chance(run) for seed, run in noise.items() if seed in trained}
+    left_out = {
+        seed: "does not train without noise" if seed in none else "no finished run of none"
+        for seed in sorted(noise.keys() - trained)
+    }
+    return Measured(values, left_out, tuple(run for run in group.runs if run.regime in ("noise", "none")))
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
@@ -182,7 +189,7 @@ def _drift_ratio(group: Group, layers: Callable[[Group], Iterable[Layer]]) -> Me
     parts = {"bn": _main(group, "bn"), "none": _main(group, "none")}
 
     def ratio(bn: Run, none: Run) -> float:
-        pairs = [(of["bn"].get(bn.seed, math.nan), of["none"].get(none.seed, math.nan)) for of in by_layer]
+        pairs = [tuple(of.get(run.regime, {}).get(run.seed, math.nan) for run in (bn, none)) for of in by_layer]
         return _geometric(mine / theirs if theirs else math.nan for mine, theirs in pairs)
 
     return _combined(parts, ratio)
@@ -256,6 +263,8 @@ def _bn_to_none_off_chance(quantity: str, group: Group) -> Measured:
     parts = {"bn": _main(group, "bn"), "none": _main(group, "none")}
 
     def ratio(bn: Run, none: Run) -> float:
+        if "diverged" in (bn.status, none.status):
+            return math.nan
         left = max(map(_left_chance, (bn, none)))
         return _ratio(*(_median_from(run, quantity, left) for run in (bn, none)))
 
@@ -278,7 +287,12 @@ def _bn_to_none_matched(quantity: str, group: Group) -> Measured:
         found = optimisation.measurements(run).items()
         return {name: (steps[steps >= first], values[steps >= first]) for name, (steps, values) in found}
 
-    return _combined(parts, lambda bn, none: optimisation.matched_ratio(off_chance(bn), off_chance(none), quantity))
+    def ratio(bn: Run, none: Run) -> float:
+        if "diverged" in (bn.status, none.status):
+            return math.nan
+        return optimisation.matched_ratio(off_chance(bn), off_chance(none), quantity)
+
+    return _combined(parts, ratio)
 
 
 def _dln_cosine(regime: str, group: Group) -> Measured:
@@ -305,8 +319,10 @@ def _of_all_rates(value: Callable[[Floats, Floats], float], group: Group) -> Mea
     parts = {f"bn at lr {lr:g}": _seeds(group, "bn", lr) for lr in group.lrs}
 
     def of_seed(*runs: Run) -> float:
+        if any(run.status == "diverged" for run in runs):
+            return math.nan
         cosines, betas = [], []
-        for run in (run for run in runs if run.status != "diverged"):
+        for run in runs:
             found = optimisation.measurements(run)
             if optimisation.ICS_COSINE not in found or optimisation.BETA_LR not in found:
                 raise NotMeasured(f"{run.path} has no ICS and landscape")
@@ -393,9 +409,10 @@ def _test_at_best_lr(group: Group) -> Measured:
         validated = {lr: np.mean([final_accuracy(run, "val") for run in runs.values()]) for lr, runs in grid.items()}
         lr = max(validated, key=lambda lr: validated[lr])
         best[regime] = grid[lr]
-        edge = ", the edge of the grid" if lr in (min(grid), max(grid)) else ""
+        if lr in (min(grid), max(grid)):
+            raise NotMeasured(f"{group.name}: the best rate of {regime}, {lr:g}, is the edge of the grid; extend it")
         trained = sum(map(_trains, grid[lr].values()))
-        notes.append(f"{regime} at {lr:g}{edge} ({trained} of {len(grid[lr])} seeds end off chance)")
+        notes.append(f"{regime} at {lr:g} ({trained} of {len(grid[lr])} seeds end off chance)")
     found = _combined(best, lambda bn, none: 100 * (final_accuracy(bn) - final_accuracy(none)))
     return found._replace(note="; ".join(notes))
 
@@ -469,8 +486,7 @@ MEASURES: dict[str, Measure] = {
     "mean_train_noisy_minus_none": partial(_difference, "noisy_bn", "none", _whole_mean),
     "shift_mean_noisy_to_none": partial(_shift_ratio, MEAN_PER_STEP),
     "shift_variance_noisy_to_none": partial(_shift_ratio, VARIANCE_PER_STEP),
-    "train_without_noise": partial(_times_chance, "none"),
-    "train_noise": partial(_times_chance, "noise"),
+    "train_noise": _noise_alone,
     "ics_relative": partial(_bn_to_none, optimisation.ICS_RELATIVE, "second half"),
     "ics_relative_matched": partial(_bn_to_none_matched, optimisation.ICS_RELATIVE),
     "dln_cosine_none": partial(_dln_cosine, "none"),

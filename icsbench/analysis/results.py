@@ -235,7 +235,7 @@ def load_runs(root: Path) -> list[Run]:
 def _run_folders(root: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if "config.yaml" in files and re.fullmatch(r"seed-\d+", Path(folder).resolve().name):
+        if {"config.yaml", "seal.json"} & set(files) and re.fullmatch(r"seed-\d+", Path(folder).resolve().name):
             subfolders.clear()
             yield Path(folder)
 

@@ -113,8 +113,9 @@ class Place(NamedTuple):
 def t_place(values: ArrayLike, low: float, high: float) -> Place:
     """Where the mean of n values, (n,), lies by Student's t: ``p(mu > b) = P(T_{n-1} >= (mean - b) sqrt(n) / s)``.
 
-    Values that are all equal are sure of themselves: p is 0 or 1, and 1/2 at the bound itself. Of fewer than two values
-    every p is 1. Raises IcsbenchError for a value that is not finite or a region that is empty.
+    Values that are all equal, as on a grid they can be, have no spread to judge by: p is then that of sign flips, 2^-n
+    or 1 - 2^-n, and 1/2 at the bound itself. Of fewer than two values every p is 1. Raises IcsbenchError for a value
+    that is not finite or a region that is empty.
     """
     sample = _sample(values, low, high)
     n = len(sample)
@@ -126,7 +127,7 @@ def t_place(values: ArrayLike, low: float, high: float) -> Place:
         if math.isinf(bound):
             return 0.0 if bound < 0 else 1.0
         if error == 0:
-            return 0.5 if mean == bound else float(mean < bound)
+            return 0.5 if mean == bound else 2.0**-n if mean > bound else 1 - 2.0**-n
         from scipy.special import stdtr
 
         return float(stdtr(n - 1, (bound - mean) / error))

@@ -251,6 +251,8 @@ def _outcome(summary: _Summary, p_holm: float, tests: int) -> tuple[Outcome, str
         few = f"{summary.n} seeds with a value{why}; {FEWEST_SEEDS} are the fewest for a verdict"
         return "inconclusive", "", few, None if left_out else FEWEST_SEEDS
     over = f"p = {p_holm:.2g} after Holm over {tests} claims"
+    if without := sorted({seed for finding in findings for seed in finding.left_out}):
+        over += f"; left out: seed {', '.join(map(str, without))}"
     if p_holm > LEVEL:
         needed = _settled_with(findings, tests)
         with_more = f"about {needed} seeds would probably settle it" if needed else "more seeds would hardly settle it"
@@ -269,7 +271,7 @@ def _outcome(summary: _Summary, p_holm: float, tests: int) -> tuple[Outcome, str
 def _settled_with(findings: Sequence[Finding], tests: int) -> int | None:
     """Seeds to settle a claim, were the means the truth: for the last part inside, or the first one outside."""
     outside = [finding for finding in findings if finding.side != "inside"]
-    needed = [finding.seeds_needed(tests) for finding in outside or findings]
+    needed = [finding.seeds_needed(tests * (len(findings) if outside else 1)) for finding in outside or findings]
     known = [number for number in needed if number is not None]
     if outside:
         return min(known, default=None)
@@ -278,6 +280,7 @@ def _settled_with(findings: Sequence[Finding], tests: int) -> int | None:
 
 def _studies(runs: Sequence[Run], wanted: set[str]) -> dict[str, Group]:
     """The finished runs of each study."""
+    refuse_changed(runs)
     kept = [run for run in runs if run.finished and run.setting("experiment") in wanted]
     scales = sorted({str(run.setting("scale")) for run in kept})
     if len(scales) > 1:
@@ -286,7 +289,6 @@ def _studies(runs: Sequence[Run], wanted: set[str]) -> dict[str, Group]:
         )
     same: dict[tuple[Any, ...], Run] = {}
     for run in kept:
-        _refuse_changed(run)
         key = (run.setting("experiment"), run.path.parent.name, run.path.name)
         if (other := same.setdefault(key, run)) is not run:
             raise IcsbenchError(f"{other.path} and {run.path}: the same run twice; delete one")
@@ -300,6 +302,16 @@ def _studies(runs: Sequence[Run], wanted: set[str]) -> dict[str, Group]:
             )
         studies[study] = group
     return studies
+
+
+def refuse_changed(runs: Iterable[Run]) -> None:
+    """Raise IcsbenchError for a record that is not as it was when its run was finished.
+
+    That is for every record with a seal, whatever its files say now, and for every one that says it is finished.
+    """
+    for run in runs:
+        if run.finished or (run.path / SEAL).exists():
+            _refuse_changed(run)
 
 
 def _refuse_changed(run: Run) -> None:

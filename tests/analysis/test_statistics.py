@@ -132,8 +132,10 @@ def test_six_pairs_cannot_go_below_the_floor_of_the_permutation():
     assert sign_flip_place([1.0, 1.1, 0.9, 1.2, 0.8, 1.0], 0, math.inf).inside == 2**-6
 
 
-def test_values_without_spread_are_sure_and_one_value_is_not():
-    assert t_place([2.0] * 6, 1, math.inf) == (0.0, 1.0, 1.0)
+def test_values_without_spread_are_as_sure_as_sign_flips_and_one_value_is_not():
+    floor = 2**-6
+    assert t_place([2.0] * 6, 1, math.inf) == (floor, 1 - floor, 1.0)
+    assert t_place([2.0] * 6, 1, math.inf).inside == sign_flip_place([2.0] * 6, 1, math.inf).inside
     assert t_place([2.0] * 6, 2, math.inf).inside == 0.5
     assert t_place([2.0], 1, math.inf) == (1.0, 1.0, 1.0)
 
