@@ -213,7 +213,8 @@ def plan_of(arguments: list[str]) -> Plan:
                 _composed([f"experiment={study}", *fixed])
             except IcsbenchError as error:
                 refused[study] = error
-        for study, error in refused.items():
+        if refused:
+            study, error = next(iter(refused.items()))
             of_all = "unknown key" in str(error)
             hint = "; name those it is for" if len(refused) < len(studies) else ""
             raise IcsbenchError(str(error) if of_all else f"study {study}: {error}{hint}") from error

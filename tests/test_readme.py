@@ -45,9 +45,18 @@ def test_every_config_key_and_option_named_in_the_readme_exists():
     ] == []
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
-def test_the_code_in_the_readme_runs(code):
-    exec(compile(code, "README.md", "exec"), {})
+def test_the_code_in_the_readme_runs_and_gives_what_it_says():
+    probes, norms = (run_code(block) for block in re.findall(r"```python\n(.*?)```", README, re.S))
+    layer = probes["shift"]["layer1.0.conv1"]
+    assert layer.l2 > 0 and -1 <= layer.cosine < 1
+    assert len(probes["landscape"].losses) == 4 and probes["landscape"].beta > 0
+    assert norms["norm"].p == math.inf and norms["norm"].weight.shape == (64,)
+
+
+def run_code(code):
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
 
 
 def numbers_of_the_prose():
@@ -132,6 +141,23 @@ def test_the_committed_verdicts_are_those_of_the_committed_values():
             assert (found["measure"], found["region"]) == (part.measure, bounds)
         if entry["p"] is not None:
             assert (verdict.p, verdict.p_holm) == pytest.approx((entry["p"], entry["p_holm"]), rel=1e-9)
+
+
+def test_the_numbers_beside_the_verdicts_are_those_of_the_committed_values():
+    by_id, _ = judged_again()
+
+    def mean(id, part):
+        return by_id[id]["parts"][part - 1]["mean"]
+
+    with open(REFERENCE / "claims" / "dose.csv", newline="") as file:
+        dose = [row for row in csv.DictReader(file) if row["quantity"] == "train/accuracy"]
+    (x0, y0), (x1, y1) = ((math.log10(float(row["x"])), 100 * float(row["mean"])) for row in dose[:2])
+    claims, landscape = ((REFERENCE / name / "README.md").read_text() for name in ("claims", "landscape"))
+    assert f"it is {(y1 - y0) / (x1 - x0):.1f} points per factor of ten" in " ".join(claims.split())
+    assert (
+        f"BN has {mean('7', 2):.2f} times the ICS, {mean('10', 2):.1f} times the width of the loss and "
+        f"{mean('11', 2):.2f} times the relative change"
+    ) in " ".join(landscape.split())
 
 
 def test_the_table_of_verdicts_is_that_of_the_committed_values():

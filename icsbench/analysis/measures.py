@@ -241,15 +241,28 @@ def window_of(run: Run, quantity: str, window: str = "second half") -> float:
     return optimisation.window_median(run, found[quantity], window)
 
 
-def _bn_to_none(quantity: str, window: str, group: Group) -> Measured:
+def _unless_diverged(value: Callable[..., float]) -> Callable[..., float]:
+    """``value(*runs)``; NaN where one of them diverged, as its updates are not those of a whole run."""
+    return lambda *runs: math.nan if any(run.status == "diverged" for run in runs) else value(*runs)
+
+
+def _bn_to_none(ratio: Callable[[str, Run, Run], float], quantity: str, group: Group) -> Measured:
     parts = {"bn": _main(group, "bn"), "none": _main(group, "none")}
-    return _combined(
-        parts, lambda bn, none: _ratio(_unless_diverged(bn, quantity, window), _unless_diverged(none, quantity, window))
-    )
+    return _combined(parts, _unless_diverged(partial(ratio, quantity)))
 
 
-def _unless_diverged(run: Run, quantity: str, window: str) -> float:
-    return math.nan if run.status == "diverged" else window_of(run, quantity, window)
+def _second_half(quantity: str, bn: Run, none: Run) -> float:
+    return _ratio(window_of(bn, quantity), window_of(none, quantity))
+
+
+def _off_chance(quantity: str, bn: Run, none: Run) -> float:
+    left = max(map(_left_chance, (bn, none)))
+    return _ratio(*(_median(_measured_from(run, left), quantity) for run in (bn, none)))
+
+
+def _matched(quantity: str, bn: Run, none: Run) -> float:
+    mine, theirs = (_measured_from(run, _left_chance(run)) for run in (bn, none))
+    return optimisation.matched_ratio(mine, theirs, quantity)
 
 
 def _left_chance(run: Run) -> float:
@@ -259,46 +272,22 @@ def _left_chance(run: Run) -> float:
     return float(there[0]) if len(there) else math.inf
 
 
-def _bn_to_none_off_chance(quantity: str, group: Group) -> Measured:
-    parts = {"bn": _main(group, "bn"), "none": _main(group, "none")}
-
-    def ratio(bn: Run, none: Run) -> float:
-        if "diverged" in (bn.status, none.status):
-            return math.nan
-        left = max(map(_left_chance, (bn, none)))
-        return _ratio(*(_median_from(run, quantity, left) for run in (bn, none)))
-
-    return _combined(parts, ratio)
+def _measured_from(run: Run, first: float) -> optimisation.Measurements:
+    found = optimisation.measurements(run).items()
+    return {name: (steps[steps >= first], values[steps >= first]) for name, (steps, values) in found}
 
 
-def _median_from(run: Run, quantity: str, first: float) -> float:
-    found = optimisation.measurements(run)
+def _median(found: optimisation.Measurements, quantity: str) -> float:
     if quantity not in found:
-        raise NotMeasured(f"{run.path} has no {quantity}")
-    steps, values = found[quantity]
-    return float(np.median(values[steps >= first])) if (steps >= first).any() else math.nan
-
-
-def _bn_to_none_matched(quantity: str, group: Group) -> Measured:
-    parts = {"bn": _main(group, "bn"), "none": _main(group, "none")}
-
-    def off_chance(run: Run) -> optimisation.Measurements:
-        first = _left_chance(run)
-        found = optimisation.measurements(run).items()
-        return {name: (steps[steps >= first], values[steps >= first]) for name, (steps, values) in found}
-
-    def ratio(bn: Run, none: Run) -> float:
-        if "diverged" in (bn.status, none.status):
-            return math.nan
-        return optimisation.matched_ratio(off_chance(bn), off_chance(none), quantity)
-
-    return _combined(parts, ratio)
+        raise NotMeasured(f"there is no {quantity}")
+    values = found[quantity][1]
+    return float(np.median(values)) if len(values) else math.nan
 
 
 def _dln_cosine(regime: str, group: Group) -> Measured:
     return _combined(
         {regime: _seeds(group, regime, _PAPERS_DLN_LR)},
-        lambda run: _unless_diverged(run, optimisation.ICS_COSINE, "whole"),
+        _unless_diverged(lambda run: window_of(run, optimisation.ICS_COSINE, "whole")),
     )
 
 
@@ -319,8 +308,6 @@ def _of_all_rates(value: Callable[[Floats, Floats], float], group: Group) -> Mea
     parts = {f"bn at lr {lr:g}": _seeds(group, "bn", lr) for lr in group.lrs}
 
     def of_seed(*runs: Run) -> float:
-        if any(run.status == "diverged" for run in runs):
-            return math.nan
         cosines, betas = [], []
         for run in runs:
             found = optimisation.measurements(run)
@@ -334,7 +321,7 @@ def _of_all_rates(value: Callable[[Floats, Floats], float], group: Group) -> Mea
         kept = np.isfinite(cosine) & np.isfinite(beta)
         return value(cosine[kept], beta[kept])
 
-    return _combined(parts, of_seed)
+    return _combined(parts, _unless_diverged(of_seed))
 
 
 def _cosine_of_short_steps(cosine: Floats, beta: Floats) -> float:
@@ -487,18 +474,18 @@ MEASURES: dict[str, Measure] = {
     "shift_mean_noisy_to_none": partial(_shift_ratio, MEAN_PER_STEP),
     "shift_variance_noisy_to_none": partial(_shift_ratio, VARIANCE_PER_STEP),
     "train_noise": _noise_alone,
-    "ics_relative": partial(_bn_to_none, optimisation.ICS_RELATIVE, "second half"),
-    "ics_relative_matched": partial(_bn_to_none_matched, optimisation.ICS_RELATIVE),
+    "ics_relative": partial(_bn_to_none, _second_half, optimisation.ICS_RELATIVE),
+    "ics_relative_matched": partial(_bn_to_none, _matched, optimisation.ICS_RELATIVE),
     "dln_cosine_none": partial(_dln_cosine, "none"),
     "dln_cosine_bn": partial(_dln_cosine, "bn"),
     "dln_loss": partial(_loss_ratio, "bn", "none", _PAPERS_DLN_LR),
     "dln_cosine_short": partial(_of_all_rates, _cosine_of_short_steps),
     "dln_cosine_beta_correlation": partial(_of_all_rates, _rank_correlation),
-    "loss_width": partial(_bn_to_none_off_chance, optimisation.LOSS_WIDTH),
-    "loss_width_matched": partial(_bn_to_none_matched, optimisation.LOSS_WIDTH),
-    "predictiveness": partial(_bn_to_none, optimisation.DIFFERENCE_HIGH, "second half"),
-    "predictiveness_matched": partial(_bn_to_none_matched, optimisation.DIFFERENCE_RELATIVE),
-    "beta": partial(_bn_to_none, optimisation.BETA, "second half"),
+    "loss_width": partial(_bn_to_none, _off_chance, optimisation.LOSS_WIDTH),
+    "loss_width_matched": partial(_bn_to_none, _matched, optimisation.LOSS_WIDTH),
+    "predictiveness": partial(_bn_to_none, _second_half, optimisation.DIFFERENCE_HIGH),
+    "predictiveness_matched": partial(_bn_to_none, _matched, optimisation.DIFFERENCE_RELATIVE),
+    "beta": partial(_bn_to_none, _second_half, optimisation.BETA),
     "beta_slope_bn": partial(_of_betas, _beta_slope, "bn"),
     "beta_slope_none": partial(_of_betas, _beta_slope, "none"),
     "beta_level_bn": partial(_of_betas, _beta_level, "bn"),

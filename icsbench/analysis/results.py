@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from icsbench.errors import IcsbenchError
+from icsbench.seal import SEAL
 
 Status = Literal["complete", "diverged", "chance", "incomplete", "running", "failed"]
 
@@ -235,7 +236,7 @@ def load_runs(root: Path) -> list[Run]:
 def _run_folders(root: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if {"config.yaml", "seal.json"} & set(files) and re.fullmatch(r"seed-\d+", Path(folder).resolve().name):
+        if {"config.yaml", SEAL} & set(files) and re.fullmatch(r"seed-\d+", Path(folder).resolve().name):
             subfolders.clear()
             yield Path(folder)
 

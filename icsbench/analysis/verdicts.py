@@ -356,6 +356,15 @@ def _region(part: Part) -> tuple[float, float]:
     return math.log(part.low) if part.low > 0 else -math.inf, math.log(part.high)
 
 
+def used_of(findings: Iterable[Finding]) -> list[Group]:
+    """The studies that the findings are of, each with the runs that were used of it."""
+    used: dict[str, list[Run]] = {}
+    for finding in findings:
+        if finding.group is not None:
+            used.setdefault(finding.group.name, []).extend(finding.group.runs)
+    return [Group(name, tuple(dict.fromkeys(runs))) for name, runs in used.items()]
+
+
 # --- as text ---------------------------------------------------------------------------------------------------------
 
 
@@ -500,11 +509,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     ]
     header = ["", "claim", "by", "verdict", "speaks for", "effect [95 %]", "seeds", "p (Holm)"]
     table = markdown_table(header, body, left=6)
-    used: dict[str, list[Run]] = {}
-    for finding in (finding for v in verdicts for finding in v.findings):
-        if finding.group is not None:
-            used.setdefault(finding.group.name, []).extend(finding.group.runs)
-    groups = [Group(name, tuple(dict.fromkeys(runs))) for name, runs in used.items()]
+    groups = used_of(finding for v in verdicts for finding in v.findings)
     facts = [f"{group.name}: {group.facts}. Made by {group.provenance}." for group in groups]
     return f"{summary_line(verdicts)}\n\n{table}\n" + "".join(f"- {fact}\n" for fact in facts)
 

@@ -18,7 +18,17 @@ from icsbench.analysis.curves import protocols
 from icsbench.analysis.files import write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, regime_order
 from icsbench.analysis.results import Run
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, SYMBOLS, Finding, Verdict, effect, region, summary_line
+from icsbench.analysis.verdicts import (
+    FEWEST_SEEDS,
+    LEVEL,
+    SYMBOLS,
+    Finding,
+    Verdict,
+    effect,
+    region,
+    summary_line,
+    used_of,
+)
 from icsbench.figures import plan
 from icsbench.figures.style import regime_style
 from icsbench.report.dots import WIDTH, dot_plot
@@ -129,13 +139,7 @@ def _seen_in(
     verdict: Verdict, of_group: dict[str, tuple[_Experiment, _Study]]
 ) -> list[tuple[_Experiment, _Study, Group]]:
     """The studies that a claim was judged by, each with the runs that were used of it."""
-    used: dict[str, list[Run]] = {}
-    for finding in verdict.findings:
-        if finding.group is not None:
-            used.setdefault(finding.group.name, []).extend(finding.group.runs)
-    return [
-        (*of_group[name], Group(name, tuple(dict.fromkeys(runs)))) for name, runs in used.items() if name in of_group
-    ]
+    return [(*of_group[used.name], used) for used in used_of(verdict.findings) if used.name in of_group]
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -160,11 +164,9 @@ def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str], sheet: 
     study = _Study(group)
     claims: dict[str, list[tuple[str, set[float]]]] = {}
     for verdict in verdicts:
-        used = [f.group for f in verdict.findings if f.group is not None and f.group.name == group.name]
-        if used:
-            rates = {lr for part in used for lr in part.lrs}
+        for used in (used for used in used_of(verdict.findings) if used.name == group.name):
             for figure in verdict.claim.figures:
-                claims.setdefault(figure, []).append((verdict.claim.id, rates))
+                claims.setdefault(figure, []).append((verdict.claim.id, set(used.lrs)))
     with page_style():
         for name, part, draw in plan(group):
             kind = name if len(group.lrs) == 1 else name.removesuffix(f"-lr{part.lrs[0]:g}")
