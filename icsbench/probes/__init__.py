@@ -1,7 +1,7 @@
 """Measurements on a network that leave it, and a training run around it, undisturbed."""
 
 from icsbench.probes.gradients import NotFinite
-from icsbench.probes.guard import undisturbed
+from icsbench.probes.guard import State, undisturbed
 from icsbench.probes.ics import ICS, internal_covariate_shift
 from icsbench.probes.landscape import Landscape, loss_landscape
 from icsbench.probes.shift import Distribution, ShiftProbe, shift_between
@@ -13,6 +13,7 @@ __all__ = [
     "Landscape",
     "NotFinite",
     "ShiftProbe",
+    "State",
     "UpdateProbe",
     "internal_covariate_shift",
     "loss_landscape",

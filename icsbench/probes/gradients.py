@@ -1,13 +1,12 @@
-"""One pass through a network as it is trained, and its gradient: what the measurements of an update are made of."""
+"""Loss and gradient of one pass, as numbers that the measurements of an update are made of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from icsbench.errors import IcsbenchError
-from icsbench.norms import batch_norms
 
 LossFn = Callable[[Any, Any], Tensor]
 """``(outputs, targets) -> scalar tensor``."""
@@ -21,41 +20,58 @@ class Overwritten(IcsbenchError):
     """A pass changed the tensor that it was given."""
 
 
-def refuse_unmeasurable(model: nn.Module, inputs: Tensor) -> None:
-    """Raise IcsbenchError for a network without parameters, or with BN and given a batch of one sample."""
-    if not any(True for _ in model.parameters()):
-        raise IcsbenchError(f"{type(model).__name__} has no parameters, so there is no gradient to measure")
-    if len(inputs) < 2 and batch_norms(model):
-        name = type(model).__name__
-        raise IcsbenchError(f"{name} has batch normalization: inputs must hold at least 2 samples (got {len(inputs)})")
+def forward_loss(forward: Callable[[Any], Any], loss_fn: LossFn, inputs: Any, targets: Any) -> Tensor:
+    """The loss of one pass. Raises IcsbenchError where it is no real scalar that can be differentiated.
 
-
-def forward_loss(forward: Callable[[Tensor], Any], loss_fn: LossFn, inputs: Tensor, targets: Any) -> Tensor:
-    """The loss of one pass. Raises IcsbenchError where it is no scalar that can be differentiated.
-
-    And :class:`Overwritten` where the pass changes ``inputs``.
+    And :class:`Overwritten` where the pass changes a tensor of ``inputs`` in place.
     """
-    version = inputs._version
+    versions = [(tensor, tensor._version) for tensor in tensors_in(inputs)]
     loss = loss_fn(forward(inputs), targets)
-    if inputs._version != version:
+    if any(tensor._version != version for tensor, version in versions):
         raise Overwritten(
             "the network overwrites its inputs in place, so a second pass would see other ones; "
             "make its first operation work out of place"
         )
-    if not isinstance(loss, Tensor) or loss.dim() > 0:
+    if not isinstance(loss, Tensor) or loss.dim() > 0 or loss.is_complex():
         found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-        raise IcsbenchError(f"loss_fn must return a scalar tensor, such as a mean or a sum (got {found})")
+        complex_ = " and complex values" if isinstance(loss, Tensor) and loss.is_complex() else ""
+        raise IcsbenchError(f"loss_fn must return a scalar tensor, such as a mean or a sum (got {found}{complex_})")
     if not loss.requires_grad:
         raise IcsbenchError("loss_fn returned a loss that does not depend on the network's parameters")
     return loss
 
 
-def flat_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Gradient of ``loss`` with respect to the parameters, as one vector; zero where the loss does not depend."""
-    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+def gradients_of(loss: Tensor, parameters: list[Any]) -> list[Tensor | None]:
+    """Derivative of ``loss`` by each of the parameters, dense; None where it does not depend on them.
+
+    Raises IcsbenchError where a part of the network cannot be differentiated so.
+    """
+    try:
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    except RuntimeError as error:
+        if "Checkpointing is not compatible with .grad()" not in str(error):
+            raise
+        raise IcsbenchError(
+            "the network uses reentrant checkpointing, whose backward pass cannot be asked for the gradients of chosen "
+            "layers; call torch.utils.checkpoint.checkpoint with use_reentrant=False"
+        ) from error
+    return [g if g is None or g.layout == torch.strided else g.to_dense() for g in found]
 
 
-def norm(vector: Tensor) -> Tensor:
-    """Euclidean norm, accumulated in float64."""
-    return torch.linalg.vector_norm(vector, dtype=torch.float64)
+def as_vector(tensor: Tensor) -> Tensor:
+    """All entries in one dimension; of complex ones the real and imaginary parts."""
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).reshape(-1)
+
+
+def norm(tensor: Tensor) -> Tensor:
+    """Euclidean norm of all entries, accumulated in float64."""
+    return torch.linalg.vector_norm(as_vector(tensor) if tensor.is_complex() else tensor, dtype=torch.float64)
+
+
+def tensors_in(values: Any) -> list[Tensor]:
+    """The tensors in a value and in the lists, tuples and dictionaries that it is made of, in their order."""
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, Mapping):
+        values = [*values.values()]
+    return [tensor for value in values for tensor in tensors_in(value)] if isinstance(values, (list, tuple)) else []

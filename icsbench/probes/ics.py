@@ -1,17 +1,18 @@
 """Internal covariate shift as optimisation meets it (Santurkar et al. 2018, Definition 2.1)."""
 
-import contextlib
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from icsbench.errors import IcsbenchError
-from icsbench.probes.gradients import LossFn, NotFinite, Overwritten, forward_loss, norm, refuse_unmeasurable
-from icsbench.probes.guard import rewinder, undisturbed
+from icsbench.norms import batch_norms
+from icsbench.probes.gradients import LossFn, NotFinite, Overwritten, as_vector, gradients_of, norm
+from icsbench.probes.passes import Passes, is_matrix
+from icsbench.probes.recording import Recording, Step
 
 
 class ICS(NamedTuple):
@@ -37,10 +38,10 @@ class ICS(NamedTuple):
 def internal_covariate_shift(
     model: nn.Module,
     loss_fn: LossFn,
-    inputs: Tensor,
+    inputs: Any,
     targets: Any,
     new_params: Mapping[str, Tensor],
-    layers: Sequence[str] | None = None,
+    layers: Iterable[str] | None = None,
 ) -> dict[str, ICS]:
     """ICS of every layer for one update of the parameters, from those that ``model`` holds to ``new_params``.
 
@@ -51,14 +52,18 @@ def internal_covariate_shift(
 
     Everything that comes before layer i in forward order, BN parameters and biases included, is at its new value;
     layer i and all after it at the old. ``W_i`` stands for the parameters of two or more dimensions that the module
-    owns (a container that owns none: that are inside it). The network is in training mode, with BN by the statistics
-    of the batch under the mixed weights; all passes see the same draw of every random stream (noise, dropout): the one
-    that the next training pass would make. :func:`icsbench.probes.undisturbed` surrounds it, and the weights are put
-    back bit for bit.
+    owns (a container that owns none: that are inside it), and a parameter comes where the network first computes with
+    it, whatever calls it there. If a module uses its weights at different places, each is a layer of its own, named
+    ``<module>.<parameter>``.
 
-    Where the network is a chain of modules, each called once (VGG, an MLP), the updated part before layer i is run
-    once for all layers, and the backward pass stops at layer i; any other network takes a whole forward pass and as
-    much of a backward pass as it needs for each layer. The results agree to float accuracy.
+    The network is in training mode, with BN by the statistics of the batch under the mixed weights. Every pass starts
+    from the same state (see :class:`icsbench.probes.State`) and so sees the same draw of every random stream (noise,
+    dropout): the one that the next training pass would make. At the end all of it is put back bit for bit.
+
+    Where the network is a chain of modules, each called once (VGG, an MLP), and running the modules one by one is seen
+    to give its own output bit for bit, the updated part before layer i is run once for all layers, and the backward
+    pass stops at layer i; any other network takes a whole forward pass and as much of a backward pass as it needs for
+    each layer. The results agree to float accuracy.
 
     ::
 
@@ -71,260 +76,287 @@ def internal_covariate_shift(
         internal_covariate_shift(model, F.cross_entropy, images, labels, new)["layer1.0.conv1"].cosine
 
     :param loss_fn: ``(outputs, targets) -> scalar``.
-    :param inputs: the batch that the update was made from, as the network takes it; ``targets`` as the loss does.
-    :param new_params: a tensor for every name of ``model.named_parameters()``: the weights after the update.
-    :param layers: module paths; default every module that itself owns a parameter of two or more dimensions and is
-        called. The result is in forward order. A parameter has its place where its module (failing that, the nearest
-        module around it) is first called.
-    :raises IcsbenchError: a layer that does not exist, owns no such weight or has no part in the loss, ``new_params``
-        with a missing or unknown name or a wrong shape, a loss that is not scalar, a network without parameters or one
-        with BN and a batch of one; :class:`NotFinite`, a kind of it, for a gradient that is not finite.
+    :param inputs: the batch that the update was made from, as the network takes it (see
+        :class:`icsbench.probes.passes.Passes`); ``targets`` as the loss does.
+    :param new_params: the weights after the update, by the names of ``model.named_parameters()`` or as a copy of
+        ``model.state_dict()``, whose buffers are left aside.
+    :param layers: paths of modules or of weights; default every module that itself owns a parameter of two or more
+        dimensions on which the loss depends. The result is in forward order.
+    :raises IcsbenchError: a layer that does not exist, owns no such weight, has no part in the loss or no place in the
+        forward order, ``new_params`` with a missing or unknown name, a wrong shape or two values for one weight, a loss
+        that is not scalar, a network that cannot be measured (docs/probes.md has the list) or with BN and a batch of
+        one; :class:`NotFinite`, a kind of it, for a gradient that is not finite.
     """
-    refuse_unmeasurable(model, inputs)
-    named = _weights_by_layer(model, layers)
-    mixed = _Mixed(model, new_params)
-    with undisturbed(model), torch.enable_grad(), mixed:
-        model.train()
-        rewind = rewinder(model)
-        chain = _chain(model, named)
-        if chain is not None:
-            with contextlib.suppress(Overwritten):  # a layer inside that works in place: the general path can do it
-                return _along_chain(model, chain, named, mixed, loss_fn, inputs, targets)
-            mixed.move(set())
-            rewind()
-        return _layer_by_layer(model, named, layers is None, mixed, loss_fn, inputs, targets)
+    with Passes(model, loss_fn, inputs, targets, matrices=True) as passes:
+        return shift_of_update(passes, new_params, layers)
 
 
-_Layers = dict[str, list[nn.Parameter]]
+def shift_of_update(passes: Passes, new_params: Mapping[str, Tensor], layers: Iterable[str] | None) -> dict[str, ICS]:
+    """The work of :func:`internal_covariate_shift`, on ``passes`` (with ``matrices``) that others may share."""
+    model = passes.model
+    chosen = _checked(model, layers)
+    new = _changed(model, new_params)
+    recording = Recording(model)
+    outputs: list[Any] = []
+
+    def recorded(inputs: Any) -> Any:
+        output = passes.forward(inputs)
+        recording.returned(output)
+        outputs.append(output.detach().clone() if isinstance(output, Tensor) else None)
+        return output
+
+    passes.begin()
+    with recording.of(passes.inputs):
+        loss = passes.loss(recorded, passes.inputs).detach()
+    found = _layers(model, chosen, recording.places)
+    chain = _chain(passes, recording)
+    if chain is not None:
+        try:
+            shift = _along_chain(passes, chain, outputs[0], found, new)
+        except Overwritten:  # a layer inside that works in place: the general path can do it
+            shift = None
+        if shift is not None:
+            return shift
+    passes.refuse_unrepeatable(loss)
+    return _layer_by_layer(passes, recording.places, found, new)
 
 
-def _weights_by_layer(model: nn.Module, layers: Sequence[str] | None) -> _Layers:
-    modules = dict(model.named_modules())
-    for path in layers or ():
-        if path not in modules:
+class _Layer(NamedTuple):
+    name: str
+    weights: list[nn.Parameter]
+    """``W_i``."""
+    own: set[nn.Parameter]
+    """What stays at its old value, wherever it is used: all parameters of the module."""
+    place: float
+    """When the first of the weights is used; infinite if none is."""
+    chosen: bool
+    """Whether it was asked for by its name."""
+
+
+def _checked(model: nn.Module, layers: Iterable[str] | None) -> list[str] | None:
+    """The names of the layers asked for, each a module or parameter that is there and has a weight."""
+    if layers is None:
+        return None
+    wanted = "give a list of module paths, as in model.named_modules()"
+    if isinstance(layers, (str, nn.Module, Mapping)) or not isinstance(layers, Iterable):
+        got = repr(layers) if isinstance(layers, str) else f"a {type(layers).__name__}"
+        raise IcsbenchError(f"layers: {wanted} (got {got})")
+    chosen: list[Any] = [*layers]
+    if not chosen:
+        raise IcsbenchError(f"layers is empty: {wanted}, or leave it out for all layers")
+    modules, parameters = dict(model.named_modules(remove_duplicate=False)), _parameters(model)
+    for path in chosen:
+        if not isinstance(path, str):
+            raise IcsbenchError(f"layers: {wanted} (it holds a {type(path).__name__})")
+        if path not in modules and path not in parameters:
             close = difflib.get_close_matches(path, modules, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "model.named_modules() lists the paths"
             raise IcsbenchError(f"layers: {type(model).__name__} has no module {path!r}; {hint}")
-        if not any(parameter.dim() > 1 for parameter in modules[path].parameters()):
+        inside = modules[path].parameters() if path in modules else [parameters[path]]
+        if not any(map(is_matrix, inside)):
             raise IcsbenchError(f"layers: {path!r} holds no weight of two or more dimensions; choose a layer that does")
-    named: _Layers = {}
-    for path in modules if layers is None else layers:
-        own = [parameter for parameter in modules[path].parameters(recurse=False) if parameter.dim() > 1]
-        if own or layers is not None:
-            named[path] = own or [parameter for parameter in modules[path].parameters() if parameter.dim() > 1]
-    if not named:
+    return [*dict.fromkeys(chosen)]
+
+
+def _layers(model: nn.Module, chosen: list[str] | None, places: dict[nn.Parameter, int]) -> list[_Layer]:
+    """The layers in forward order."""
+    modules = dict(model.named_modules(remove_duplicate=chosen is None))
+    found: list[_Layer] = []
+    for name in modules if chosen is None else chosen:
+        if name not in modules:
+            weight = _parameters(model)[name]
+            found.append(_Layer(name, [weight], {weight}, places.get(weight, math.inf), True))
+            continue
+        own = {key: weight for key, weight in modules[name].named_parameters(recurse=False) if is_matrix(weight)}
+        inside = set(modules[name].parameters(recurse=not own))
+        weights = [*own.values()] or [weight for weight in modules[name].parameters() if is_matrix(weight)]
+        apart = {f"{name}.{key}".lstrip("."): weight for key, weight in own.items() if weight in places}
+        if len({places[weight] for weight in apart.values()}) < 2:
+            place = min((places[weight] for weight in weights if weight in places), default=math.inf)
+            if own or chosen is not None:
+                found.append(_Layer(name, weights, inside, place, chosen is not None))
+        elif chosen is None:
+            found += [_Layer(key, [weight], {weight}, places[weight], False) for key, weight in apart.items()]
+        else:
+            raise IcsbenchError(
+                f"layers: {name!r} uses its weights at different places; choose among {', '.join(map(repr, apart))}"
+            )
+    if not found:
         raise IcsbenchError(f"{type(model).__name__} has no weight of two or more dimensions: no layer to measure")
-    return named
+    return sorted(found, key=lambda layer: layer.place)
 
 
-class _Mixed:
-    """The parameters of a model, some of them moved to their new values; all old again at the end."""
-
-    def __init__(self, model: nn.Module, new: Mapping[str, Tensor]) -> None:
-        self._parameters = dict(model.named_parameters())
-        self._new = new
-        for name, parameter in self._parameters.items():
-            if name not in new:
-                raise IcsbenchError(f"new_params has no {name!r}; it needs every name of model.named_parameters()")
-            if new[name].shape != parameter.shape:
-                shapes = f"{tuple(new[name].shape)}, not {tuple(parameter.shape)}"
-                raise IcsbenchError(f"new_params[{name!r}] has the wrong shape: {shapes}")
-            if new[name].data_ptr() == parameter.data_ptr() and parameter.numel():
-                raise IcsbenchError(
-                    f"new_params[{name!r}] is the model's own parameter: the model must hold the weights before the "
-                    "update, and new_params copies of those after it"
-                )
-        if unknown := new.keys() - self._parameters.keys():
-            raise IcsbenchError(f"new_params has {min(unknown)!r}, which is no parameter of the model")
-
-    def __enter__(self) -> None:
-        self._old = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
-        self._moved: set[str] = set()
-
-    def __exit__(self, *_: object) -> None:
-        self.move(set())
-
-    def move(self, names: set[str]) -> None:
-        """Have exactly the parameters of these names at their new values."""
-        with torch.no_grad():
-            for name in names - self._moved:
-                self._parameters[name].copy_(self._new[name])
-            for name in self._moved - names:
-                self._parameters[name].copy_(self._old[name])
-        self._moved = set(names)
+def _with_gradient(
+    model: nn.Module, layers: list[_Layer], gradients: Mapping[nn.Parameter, Tensor | None]
+) -> list[_Layer]:
+    """Those that the loss depends on. Raises IcsbenchError for another that was asked for, or one without a place."""
+    kept = []
+    for layer in layers:
+        if all(gradients.get(weight) is None for weight in layer.weights):
+            if layer.chosen:
+                raise IcsbenchError(f"layers: {layer.name!r} has no part in the loss")
+        elif layer.place == math.inf:
+            raise IcsbenchError(
+                f"the place of layer {layer.name!r} in the forward pass cannot be seen, so it is not known which "
+                f"layers come before it; use its weights in operations of torch within {type(model).__name__}.forward"
+            )
+        else:
+            kept.append(layer)
+    return kept
 
 
-def _follow_only(model: nn.Module, weights: Iterable[nn.Parameter]) -> None:
-    """Have the backward pass go as far as these weights and to no other parameter."""
-    followed = set(weights)
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter in followed)
+def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(model.named_parameters(remove_duplicate=False))
 
 
-def _gradients(loss: Tensor, named: _Layers) -> dict[str, Tensor | None]:
-    """The gradient of each layer's weights as one vector, None where the loss does not depend on them."""
-    parts = iter(torch.autograd.grad(loss, [w for weights in named.values() for w in weights], allow_unused=True))
-    gradients: dict[str, Tensor | None] = {}
-    for path, weights in named.items():
-        own = [(weight, next(parts)) for weight in weights]
-        used = any(part is not None for _, part in own)
-        vectors = [(torch.zeros_like(weight) if part is None else part).reshape(-1) for weight, part in own]
-        gradients[path] = torch.cat(vectors) if used else None
-    return gradients
+def _changed(model: nn.Module, new_params: Mapping[str, Tensor]) -> dict[nn.Parameter, Tensor]:
+    """The parameters that the update changes, with their new values."""
+    if not isinstance(new_params, Mapping):
+        raise IcsbenchError(
+            "new_params: give the new weights by name, as {name: tensor} for every name of model.named_parameters() "
+            f"(got a {type(new_params).__name__})"
+        )
+    named = _parameters(model)
+    held = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    for name in new_params:
+        if name not in named and name not in held and not str(name).endswith("_extra_state"):
+            raise IcsbenchError(f"new_params has {name!r}, which is no parameter of the model")
+    values: dict[nn.Parameter, tuple[str, Tensor]] = {}
+    for name, parameter in named.items():
+        if name not in new_params:
+            continue
+        value = new_params[name]
+        if not isinstance(value, Tensor):
+            raise IcsbenchError(f"new_params[{name!r}] must be a tensor (got a {type(value).__name__})")
+        if value.shape != parameter.shape:
+            shapes = f"{tuple(value.shape)}, not {tuple(parameter.shape)}"
+            raise IcsbenchError(f"new_params[{name!r}] has the wrong shape: {shapes}")
+        value = value.detach().to_dense() if value.layout != torch.strided else value.detach()
+        if value.data_ptr() == parameter.data_ptr() and parameter.numel():
+            raise IcsbenchError(
+                f"new_params[{name!r}] is the model's own parameter: the model must hold the weights before the "
+                "update, and new_params copies of those after it"
+            )
+        first, same = values.setdefault(parameter, (name, value))
+        if not _same(same, value):
+            raise IcsbenchError(f"new_params has different values for {first!r} and {name!r}, which are one parameter")
+    for name, parameter in model.named_parameters():
+        if parameter not in values:
+            raise IcsbenchError(f"new_params has no {name!r}; it needs every name of model.named_parameters()")
+    return {parameter: value for parameter, (_, value) in values.items() if not _same(value.to(parameter), parameter)}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return bool(torch.isclose(a, b.to(a), rtol=0, atol=0, equal_nan=True).all())
+
+
+def _move(new: Mapping[nn.Parameter, Tensor], parameters: Iterable[nn.Parameter]) -> None:
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.copy_(new[parameter])
 
 
 def _layer_by_layer(
-    model: nn.Module,
-    named: _Layers,
-    default: bool,
-    mixed: _Mixed,
-    loss_fn: LossFn,
-    inputs: Tensor,
-    targets: Any,
+    passes: Passes, places: dict[nn.Parameter, int], layers: list[_Layer], new: dict[nn.Parameter, Tensor]
 ) -> dict[str, ICS]:
-    rewind = rewinder(model)
-    _follow_only(model, [weight for weights in named.values() for weight in weights])
-    with _order_of_calls(model) as calls:
-        loss = forward_loss(model, loss_fn, inputs, targets)
-    gradients = _gradients(loss, named)
-    unused = [path for path, gradient in gradients.items() if gradient is None]
-    if unused and not default:
-        raise IcsbenchError(f"layers: {unused[0]!r} has no part in the loss")
-    places: dict[str, int] = {}
-    of_parameter: dict[nn.Parameter, int] = {}
-    for path, module in model.named_modules():
-        own = calls.get(module)
-        places[path] = places[path.rpartition(".")[0]] if own is None else own
-        for parameter in module.parameters(recurse=False):
-            of_parameter[parameter] = min(places[path], of_parameter.get(parameter, places[path]))
+    _, gradients = passes.here()
     comparison = _Comparison()
-    for path in sorted(named.keys() - set(unused), key=lambda path: (places[path], [*named].index(path))):
-        before = {
-            name
-            for name, parameter in model.named_parameters()
-            if of_parameter[parameter] < places[path] and not any(parameter is weight for weight in named[path])
-        }
-        gradient = after = gradients[path]
+    for layer in _with_gradient(passes.model, layers, gradients):
+        before = {p for p in new if places.get(p, math.inf) < layer.place and p not in layer.own}
+        gradient = after = [gradients[weight] for weight in layer.weights]
         if before:
-            mixed.move(before)
-            rewind()
-            _follow_only(model, named[path])
-            loss = forward_loss(model, loss_fn, inputs, targets)
-            after = _gradients(loss, {path: named[path]})[path]
-        comparison.add(path, named[path], gradient, after)
-    mixed.move(set())
+            before |= _newly_before(passes, layer, before, {p: new[p] for p in new if p not in places}, new)
+            passes.begin()
+            _move(new, before)
+            after = gradients_of(passes.loss(), layer.weights)
+        comparison.add(layer, gradient, after)
     return comparison.results()
 
 
-@contextlib.contextmanager
-def _order_of_calls(model: nn.Module) -> Iterator[dict[nn.Module, int]]:
-    calls: dict[nn.Module, int] = {}
-
-    def note(module: nn.Module, _: object) -> None:
-        calls.setdefault(module, len(calls))
-
-    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-class _Step(NamedTuple):
-    """One operation of a chain: a module by its path, or a function between two modules."""
-
-    path: str | None
-    call: Callable[[Any], Any]
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Take a module without children as one operation, whatever its forward does."""
-        return super().is_leaf_module(m, module_qualified_name) or not any(True for _ in m.children())
+def _newly_before(
+    passes: Passes,
+    layer: _Layer,
+    before: set[nn.Parameter],
+    unplaced: Mapping[nn.Parameter, Tensor],
+    new: Mapping[nn.Parameter, Tensor],
+) -> set[nn.Parameter]:
+    """Parameters that no pass at the old weights uses, but the pass with ``before`` moved does, ahead of the layer."""
+    found: set[nn.Parameter] = set()
+    while unplaced:
+        passes.begin()
+        _move(new, before | found)
+        recording = Recording(passes.model)
+        with recording.of(passes.inputs):
+            passes.loss()
+        place = min((recording.places.get(weight, math.inf) for weight in layer.weights), default=math.inf)
+        more = {p for p in unplaced if recording.places.get(p, math.inf) < place} - found - layer.own
+        if not more:
+            break
+        found |= more
+    return found
 
 
-def _chain(model: nn.Module, named: _Layers) -> list[_Step] | None:
-    """The network as operations each of which takes only the result of the one before; None where it is no such chain.
+def _chain(passes: Passes, recording: Recording) -> list[Step] | None:
+    """The recorded call as a chain, where running its modules one by one can stand for it; None otherwise.
 
-    Each module occurs once, parameters are used by one module alone, and every layer is one of the modules.
+    Nothing but the averages of batch normalization may have been changed by the call.
     """
-    try:
-        nodes = list(_Tracer().trace(model).nodes)
-    except Exception:  # whatever a forward does with the stand-in for its input: it is no chain that can be followed
-        return None
-    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    if len(names) > len(list(model.parameters())) or nodes[0].op != "placeholder":
-        return None
-    steps: list[_Step] = []
-    last = nodes[0]
-    for node in nodes[1:]:
-        if node.op == "placeholder" and not node.users:
-            continue
-        if node.all_input_nodes != [last]:
-            return None
-        if node.op == "output":
-            if node.args != (last,):
-                return None
-        elif node.op == "call_module":
-            steps.append(_Step(str(node.target), _with_first(model.get_submodule(str(node.target)), node)))
-        elif node.op == "call_method":
-            steps.append(_Step(None, _with_first(getattr(Tensor, str(node.target)), node)))
-        elif node.op == "call_function" and callable(node.target):
-            steps.append(_Step(None, _with_first(node.target, node)))
-        else:
-            return None
-        last = node
-    modules = [model.get_submodule(step.path) for step in steps if step.path]
-    if len(set(modules)) < len(modules) or not named.keys() <= {step.path for step in steps}:
-        return None
-    around = [module for module in model.modules() if module not in {inner for m in modules for inner in m.modules()}]
-    if any(module._forward_hooks or module._forward_pre_hooks for module in around):
-        return None
-    return steps
-
-
-def _with_first(call: Callable[..., Any], node: fx.Node) -> Callable[[Any], Any]:
-    def step(value: Any) -> Any:
-        return call(*fx.map_arg(node.args, lambda _: value), **fx.map_arg(node.kwargs, lambda _: value))
-
-    return step
+    averages = [buffer for module in batch_norms(passes.model) for buffer in module.buffers(recurse=False)]
+    return recording.chain if recording.chain is not None and passes.changes_only(averages) else None
 
 
 def _along_chain(
-    model: nn.Module, chain: list[_Step], named: _Layers, mixed: _Mixed, loss_fn: LossFn, inputs: Tensor, targets: Any
-) -> dict[str, ICS]:
+    passes: Passes, chain: list[Step], output: Tensor, layers: list[_Layer], new: dict[nn.Parameter, Tensor]
+) -> dict[str, ICS] | None:
+    """None where the chain does not give the network's own ``output``, or changes what the network does not."""
+    model = passes.model
+    place_of = {
+        parameter: place
+        for place, step in enumerate(chain)
+        if step.path is not None
+        for parameter in model.get_submodule(step.path).parameters()
+    }
+    begins = [{place_of.get(weight) for weight in layer.weights} for layer in layers]
+    if any(len(places) > 1 for places in begins):  # a container as one layer
+        return None
+    streams: dict[int, Callable[[], None]] = {}
+    ends: list[Tensor] = []
+
     def run(first: int, last: int | None = None) -> Callable[[Any], Any]:
         def forward(value: Any) -> Any:
             for place, step in enumerate(chain[first:last], start=first):
-                if step.path in named and place not in streams:
-                    streams[place] = rewinder(model)
+                if place not in streams:
+                    streams[place] = passes.streams()
                 value = step.call(value)
+            ends.append(value)
             return value
 
         return forward
 
-    streams: dict[int, Callable[[], None]] = {0: rewinder(model)}
-    _follow_only(model, [weight for weights in named.values() for weight in weights])
-    gradients = _gradients(forward_loss(run(0), loss_fn, inputs, targets), named)
-    places = {step.path: place for place, step in enumerate(chain) if step.path in named}
+    passes.begin()
+    loss = passes.loss(run(0), passes.inputs)
+    if not torch.equal(ends.pop(), output):
+        return None
+    _, gradients = passes.here(loss)
     comparison = _Comparison()
-    before: set[str] = set()
-    value, reached = inputs, 0
-    for path, place in places.items():
-        passed = [step.path for step in chain[reached:place] if step.path]
-        before |= {f"{p}.{name}" for p in passed for name, _ in model.get_submodule(p).named_parameters()}
-        mixed.move(before)
+    value, reached = passes.inputs, 0
+    before: set[nn.Parameter] = set()
+    for layer in _with_gradient(model, layers, gradients):
+        place = place_of[layer.weights[0]]
+        passed = {parameter for parameter, at in place_of.items() if reached <= at < place and parameter in new}
+        _move(new, passed)
+        before |= passed
         streams[reached]()
         with torch.no_grad():
             value, reached = run(reached, place)(value), place
-        gradient = after = gradients[path]
+        gradient = after = [gradients[weight] for weight in layer.weights]
         if before:
             streams[place]()
-            _follow_only(model, named[path])
-            after = _gradients(forward_loss(run(place), loss_fn, value, targets), {path: named[path]})[path]
-        comparison.add(path, named[path], gradient, after)
-    return comparison.results()
+            after = gradients_of(passes.loss(run(place), value), layer.weights)
+        ends.clear()
+        comparison.add(layer, gradient, after)
+    averages = [buffer for module in batch_norms(model) for buffer in module.buffers(recurse=False)]
+    return comparison.results() if passes.changes_only([*averages, *new]) else None
 
 
 class _Comparison:
@@ -334,12 +366,12 @@ class _Comparison:
         self._paths: list[str] = []
         self._numbers: list[Tensor] = []
 
-    def add(self, path: str, weights: list[nn.Parameter], gradient: Tensor | None, after: Tensor | None) -> None:
-        if gradient is None or after is None:
-            raise IcsbenchError(f"layers: {path!r} has no part in the loss")
+    def add(self, layer: _Layer, gradients: list[Tensor | None], moved: list[Tensor | None]) -> None:
+        """None as the gradient by a weight, on which the loss does not depend, is zero."""
+        gradient, after = _vector(layer, gradients), _vector(layer, moved)
         dot = (gradient * after).sum(dtype=torch.float64)
-        weight = norm(torch.stack([norm(weight.detach()) for weight in weights]))
-        self._paths.append(path)
+        weight = norm(torch.stack([norm(weight.detach()) for weight in layer.weights]))
+        self._paths.append(layer.name)
         self._numbers.append(torch.stack([norm(gradient), norm(after), norm(gradient - after), dot, weight]))
 
     def results(self) -> dict[str, ICS]:
@@ -352,3 +384,9 @@ class _Comparison:
             relative = l2 / before if before else (math.inf if l2 else 0.0)
             found[path] = ICS(l2, relative, dot / (before * after) if before * after else math.nan, before, weight)
         return found
+
+
+def _vector(layer: _Layer, gradients: list[Tensor | None]) -> Tensor:
+    parts = [torch.zeros_like(w) if g is None else g for w, g in zip(layer.weights, gradients, strict=True)]
+    vector = torch.cat([as_vector(part) for part in parts])
+    return vector.to(torch.promote_types(vector.dtype, torch.float32))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from icsbench.errors import IcsbenchError
-from icsbench.probes.gradients import LossFn, NotFinite, flat_gradient, forward_loss, norm, refuse_unmeasurable
-from icsbench.probes.guard import rewinder, undisturbed
+from icsbench.probes.gradients import LossFn, NotFinite, as_vector, gradients_of, norm
+from icsbench.probes.passes import Passes
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,13 @@ class Landscape:
     """``||g||_2``."""
 
 
-def loss_landscape(
-    model: nn.Module, loss_fn: LossFn, inputs: Tensor, targets: Any, alphas: Iterable[float]
-) -> Landscape:
+def loss_landscape(model: nn.Module, loss_fn: LossFn, inputs: Any, targets: Any, alphas: Iterable[float]) -> Landscape:
     """Loss and gradient of ``model`` along the gradient of one batch: K + 1 passes for K distances.
 
-    All points see the same batch and the same draw of every random stream (noise, dropout): the one that the next
-    training pass would make. The network is in training mode, with BN by the statistics of the batch at each point;
-    :func:`icsbench.probes.undisturbed` surrounds it, and the weights are put back bit for bit. Parameters that do
-    not require a gradient stay where they are.
+    The network is in training mode, with BN by the statistics of the batch at each point. All points see the same batch
+    and every pass starts from the same state (see :class:`icsbench.probes.State`) and so with the same draw of every
+    random stream (noise, dropout): the one that the next training pass would make. At the end all of it is put back bit
+    for bit. Parameters that do not require a gradient stay where they are.
 
     ::
 
@@ -52,48 +50,43 @@ def loss_landscape(
         found.beta, max(found.gradient_differences)
 
     :param loss_fn: ``(outputs, targets) -> scalar``; what it reads of the model's parameters is moved with them.
-    :param inputs: the batch, as the network takes it; ``targets`` as the loss takes them.
+    :param inputs: the batch, as the network takes it (see :class:`icsbench.probes.passes.Passes`); ``targets`` as the
+        loss takes them.
     :param alphas: distances to move, each greater than 0. The paper takes [1/2, 4] times the learning rate for VGG.
-    :raises IcsbenchError: ``alphas`` empty or not positive, a loss that is not scalar, a network without parameters or
-        one with BN and a batch of one; :class:`NotFinite`, a kind of it, for a gradient ``g`` that is not finite.
+    :raises IcsbenchError: ``alphas`` empty or not positive, a loss that is not scalar, a network that cannot be
+        measured (docs/probes.md has the list) or with BN and a batch of one; :class:`NotFinite`, a kind of it, for a
+        gradient ``g`` that is not finite.
     """
+    with Passes(model, loss_fn, inputs, targets) as passes:
+        return landscape_along_gradient(passes, alphas)
+
+
+def landscape_along_gradient(passes: Passes, alphas: Iterable[float]) -> Landscape:
+    """The work of :func:`loss_landscape`, on ``passes`` that others may share."""
     distances = _checked(alphas)
-    refuse_unmeasurable(model, inputs)
-    with undisturbed(model), torch.enable_grad():
-        model.train()
-        rewind = rewinder(model)
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if not parameters:
-            raise IcsbenchError(f"no parameter of {type(model).__name__} requires a gradient")
-
-        def measure() -> tuple[Tensor, Tensor]:
-            rewind()
-            loss = forward_loss(model, loss_fn, inputs, targets)
-            return loss.detach().double(), flat_gradient(loss, parameters)
-
-        loss, gradient = measure()
-        gradient_norm = norm(gradient)
-        if not gradient_norm.isfinite():
-            raise NotFinite(f"the gradient of {type(model).__name__} is not finite (its loss is {loss.item():g})")
-        directions = [
-            part.view_as(parameter)
-            for part, parameter in zip(gradient.split([p.numel() for p in parameters]), parameters, strict=True)
-        ]
-        here = [parameter.detach().clone() for parameter in parameters]
-        losses, differences = [], []
-        try:
-            for alpha in distances:
-                with torch.no_grad():
-                    for parameter, start, direction in zip(parameters, here, directions, strict=True):
-                        torch.sub(start, direction, alpha=alpha, out=parameter)
-                moved_loss, moved_gradient = measure()
-                losses.append(moved_loss)
-                differences.append(norm(moved_gradient.sub_(gradient)))
-        finally:
-            with torch.no_grad():
-                for parameter, start in zip(parameters, here, strict=True):
-                    parameter.copy_(start)
-        values = torch.stack([loss, gradient_norm, *losses, *differences]).nan_to_num(math.inf, math.inf).tolist()
+    parameters = passes.trainable
+    if not parameters:
+        raise IcsbenchError(f"no parameter of {type(passes.model).__name__} requires a gradient")
+    loss, gradients = passes.here()
+    loss = loss.double()
+    directions = [_or_zero(parameter, gradients[parameter]) for parameter in parameters]
+    gradient = _flat(directions)
+    gradient_norm = norm(gradient)
+    if not gradient_norm.isfinite():
+        raise NotFinite(f"the gradient of {type(passes.model).__name__} is not finite (its loss is {loss.item():g})")
+    if passes.of_foreign_code:
+        passes.refuse_unrepeatable()
+    losses, differences = [], []
+    for alpha in distances:
+        passes.begin()
+        with torch.no_grad():
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.sub_(direction, alpha=alpha)
+        moved_loss = passes.loss()
+        moved = gradients_of(moved_loss, parameters)
+        losses.append(moved_loss.detach().double())
+        differences.append(norm(_flat(map(_or_zero, parameters, moved)).sub_(gradient)))
+    values = torch.stack([loss, gradient_norm, *losses, *differences]).nan_to_num(math.inf, math.inf).tolist()
     count = len(distances)
     differences = values[2 + count :]
     return Landscape(
@@ -104,6 +97,15 @@ def loss_landscape(
         loss=values[0],
         gradient_norm=values[1],
     )
+
+
+def _or_zero(parameter: Tensor, gradient: Tensor | None) -> Tensor:
+    return torch.zeros_like(parameter) if gradient is None else gradient
+
+
+def _flat(tensors: Iterable[Tensor]) -> Tensor:
+    vector = torch.cat([as_vector(tensor) for tensor in tensors])
+    return vector.to(torch.promote_types(vector.dtype, torch.float32))
 
 
 def _checked(alphas: Iterable[float]) -> tuple[float, ...]:

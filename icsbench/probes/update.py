@@ -1,15 +1,16 @@
 """What one update of a training run does to the gradients around it: its ICS and its loss landscape."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from icsbench.probes.gradients import LossFn, NotFinite
-from icsbench.probes.guard import rewinder
-from icsbench.probes.ics import internal_covariate_shift
-from icsbench.probes.landscape import loss_landscape
+from icsbench.probes.guard import State
+from icsbench.probes.ics import shift_of_update
+from icsbench.probes.landscape import landscape_along_gradient
+from icsbench.probes.passes import Passes
 
 
 class UpdateProbe:
@@ -37,9 +38,8 @@ class UpdateProbe:
         return [{"layer": name, "depth": depth} for depth, (name, _) in enumerate(self._layers, start=1)]
 
     def before(self) -> None:
-        """Remember the weights, and where the random streams stand."""
-        self._old = {name: parameter.detach().clone() for name, parameter in self._model.named_parameters()}
-        self._rewind = rewinder(self._model)
+        """Remember the weights, and all that the forward pass of the update may change."""
+        self._before = State(self._model)
 
     def after(self, inputs: Tensor, targets: Any, lr: float) -> dict[str, Any]:
         """Measure the update that has been made on this batch at this learning rate.
@@ -50,32 +50,20 @@ class UpdateProbe:
             be measured because a gradient is not finite is left out.
         """
         new = {name: parameter.detach().clone() for name, parameter in self._model.named_parameters()}
-        forward = rewinder(self._model)
+        now = State(self._model)
         row: dict[str, Any] = {}
-        self._set(self._old)
-        self._rewind()
+        self._before.restore()
         try:
-            if self._layers:
-                paths = {path: name for name, path in self._layers}
-                try:
-                    found = internal_covariate_shift(self._model, self._loss_fn, inputs, targets, new, list(paths))
-                except NotFinite:
-                    found = {}
-                for path, ics in found.items():
-                    row |= {f"ics/{paths[path]}/{key}": value for key, value in ics._asdict().items()}
-            if self._alphas:
-                alphas = [lr * alpha for alpha in self._alphas]
-                try:
-                    landscape = loss_landscape(self._model, self._loss_fn, inputs, targets, alphas)
-                except NotFinite:
-                    return row
-                row |= {f"landscape/{key}": value for key, value in vars(landscape).items()}
+            with Passes(self._model, self._loss_fn, inputs, targets, matrices=bool(self._layers)) as passes:
+                if self._layers:
+                    paths = {path: name for name, path in self._layers}
+                    with contextlib.suppress(NotFinite):
+                        for path, ics in shift_of_update(passes, new, list(paths)).items():
+                            row |= {f"ics/{paths[path]}/{key}": value for key, value in ics._asdict().items()}
+                if self._alphas:
+                    with contextlib.suppress(NotFinite):
+                        landscape = landscape_along_gradient(passes, [lr * alpha for alpha in self._alphas])
+                        row |= {f"landscape/{key}": value for key, value in vars(landscape).items()}
             return row
         finally:
-            self._set(new)
-            forward()
-
-    def _set(self, values: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self._model.named_parameters():
-                parameter.copy_(values[name])
+            now.restore()
