@@ -112,7 +112,7 @@ def shift_of_update(passes: Passes, new_params: Mapping[str, Tensor], layers: It
     chain = _chain(passes, recording)
     if chain is not None:
         try:
-            shift = _along_chain(passes, chain, outputs[0], found, new)
+            shift = _along_chain(passes, chain, outputs[0], recording.places, found, new)
         except Overwritten:  # a layer inside that works in place: the general path can do it
             shift = None
         if shift is not None:
@@ -262,7 +262,7 @@ def _layer_by_layer(
     _, gradients = passes.here()
     comparison = _Comparison()
     for layer in _with_gradient(passes.model, layers, gradients):
-        before = {p for p in new if places.get(p, math.inf) < layer.place and p not in layer.own}
+        before = _before(layer, places, new)
         gradient = after = [gradients[weight] for weight in layer.weights]
         if before:
             before |= _newly_before(passes, layer, before, {p: new[p] for p in new if p not in places}, new)
@@ -271,6 +271,11 @@ def _layer_by_layer(
             after = gradients_of(passes.loss(), layer.weights)
         comparison.add(layer, gradient, after)
     return comparison.results()
+
+
+def _before(layer: _Layer, places: Mapping[nn.Parameter, int], new: Iterable[nn.Parameter]) -> set[nn.Parameter]:
+    """The parameters that change and come before the layer."""
+    return {p for p in new if places.get(p, math.inf) < layer.place and p not in layer.own}
 
 
 def _newly_before(
@@ -306,7 +311,12 @@ def _chain(passes: Passes, recording: Recording) -> list[Step] | None:
 
 
 def _along_chain(
-    passes: Passes, chain: list[Step], output: Tensor, layers: list[_Layer], new: dict[nn.Parameter, Tensor]
+    passes: Passes,
+    chain: list[Step],
+    output: Tensor,
+    places: dict[nn.Parameter, int],
+    layers: list[_Layer],
+    new: dict[nn.Parameter, Tensor],
 ) -> dict[str, ICS] | None:
     """None where the chain does not give the network's own ``output``, or changes what the network does not."""
     model = passes.model
@@ -316,9 +326,10 @@ def _along_chain(
         if step.path is not None
         for parameter in model.get_submodule(step.path).parameters()
     }
-    begins = [{place_of.get(weight) for weight in layer.weights} for layer in layers]
-    if any(len(places) > 1 for places in begins):  # a container as one layer
-        return None
+    for layer in layers:
+        begins = {place_of.get(weight, 0) for weight in layer.weights}
+        if len(begins) > 1 or any(place_of.get(p, 0) >= min(begins) for p in _before(layer, places, new)):
+            return None  # a container as one layer, or two layers in one module
     streams: dict[int, Callable[[], None]] = {}
     ends: list[Tensor] = []
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from icsbench.errors import IcsbenchError
 from icsbench.norms import batch_norms
@@ -19,8 +20,8 @@ class Passes:
 
     Inside, the network is in training mode with gradients on; BN normalizes by the batch. Each pass begins with
     :meth:`begin`, which puts weights, buffers, attributes and random streams back to where they stood at first: all see
-    the same draw of noise and dropout, the one that the next training pass would make. Under ``torch.autocast`` no cast
-    of a weight is kept from one pass to the next, and what ``torch.compile`` has made is run as it was written.
+    the same draw of noise and dropout, the one that the next training pass would make. Under ``torch.autocast`` and
+    ``torch.nn.utils.parametrize.cached`` nothing made from a weight is kept from one pass to the next, and what ``torch.compile`` has made is run as it was written.
 
     :param inputs: a tensor, or a list, tuple or dictionary of inputs, nested or not. They are given to the network as
         its one argument; where it cannot take them so, a list or tuple as its positional and a dictionary as its
@@ -67,7 +68,7 @@ class Passes:
         """Put everything back to where the first pass begins, the weights too."""
         with torch.no_grad():
             self._state.restore()
-        torch.clear_autocast_cache()
+        _forget_weights()
 
     def forward(self, inputs: Any) -> Any:
         """The network's own outputs."""
@@ -202,4 +203,10 @@ def _no_cast_is_kept():
         yield
     finally:
         torch.set_autocast_cache_enabled(kept)
-        torch.clear_autocast_cache()
+        _forget_weights()
+
+
+def _forget_weights() -> None:
+    """Drop what ``torch.autocast`` and ``parametrize.cached`` have computed from weights at other values."""
+    torch.clear_autocast_cache()
+    getattr(parametrize, "_cache", {}).clear()

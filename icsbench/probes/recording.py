@@ -62,7 +62,7 @@ class Recording:
                 handle.remove()
 
     def returned(self, output: Any) -> None:
-        """Note what the network returned. That ends the chain; there is none if the last operation gave another tensor."""
+        """Note what the network returned: that ends the chain, if it is what the last operation gave."""
         self.chain = self._watch.steps if output is self._watch.value else None
         self._watch.steps = None
 

@@ -306,7 +306,7 @@ def test_a_layer_that_overwrites_its_input_takes_the_general_path():
 
 
 def test_passes_through_a_chain(monkeypatch):
-    """Layer l runs in the network's own pass, for G, updated, and for each layer up to it; backward stops at layer i."""
+    """Layer l runs in the network's own pass, for G, updated, and for each layer up to it; backward stops there."""
     depth = 6
     counts = {"forward": [0] * depth, "backward": [0] * depth}
 
