@@ -4,7 +4,7 @@ import logging
 import random
 import sys
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -57,11 +57,11 @@ class State:
     def restore(self) -> None:
         """Put everything back."""
         for content, saved in self._dicts:
-            if _differ(content, saved):
+            if (content or saved) and _differ(content, saved):
                 content.clear()
                 content.update(saved)
         for content, saved in self._lists:
-            if len(content) != len(saved) or any(a is not b for a, b in zip(content, saved, strict=True)):
+            if [*map(id, content)] != [*map(id, saved)]:
                 content.clear()
                 (content.update if isinstance(content, set) else content.extend)(saved)
         for holder, name, value in self._slots:
@@ -75,8 +75,8 @@ class State:
                 tensor.data = alias
         for live, saved in self._memory.values():
             storage = live.untyped_storage()
-            if storage.nbytes() != len(saved):
-                storage.resize_(len(saved))
+            if storage.nbytes() != saved.nbytes:
+                storage.resize_(saved.nbytes)
             # Memory that did not change may be read-only; on other devices a copy is cheaper than a comparison.
             if live.device.type != "cpu" or not torch.equal(live, saved):
                 live.copy_(saved)
@@ -105,7 +105,7 @@ class State:
         """Whether all is still as it was, except the random streams and the content of these tensors."""
         excepted = {_address(tensor.untyped_storage()) for tensor in tensors}
         return not (
-            any(_differ(content, saved) for content, saved in self._dicts)
+            any((content or saved) and _differ(content, saved) for content, saved in self._dicts)
             or any([*map(id, content)] != [*map(id, saved)] for content, saved in self._lists)
             or any(getattr(holder, name, None) is not value for holder, name, value in self._slots)
             or any(_moved(tensor, alias) for tensor, alias in self._tensors)
@@ -121,27 +121,29 @@ class State:
             if isinstance(value, _ATOMS) or id(value) in self._seen or isinstance(value, _NOT_WALKED):
                 continue
             self._seen[id(value)] = value
-            if isinstance(value, Tensor):
+            if isinstance(value, dict):
+                self._dicts.append((value, dict(value)))
+                waiting += value.values()
+                if type(value) not in (dict, OrderedDict):
+                    waiting += self._attributes(value)
+            elif isinstance(value, Tensor):
                 waiting += self._tensor(value)
-            elif isinstance(value, np.ndarray):
-                if value.dtype != object:
-                    self._arrays.append((value, value.copy()))
-            elif stream := _stream(value):
-                self._streams.append((stream, stream.where()))
             elif isinstance(value, nn.Module):
                 self._modes.append((value, value.training))
                 waiting += [*value.parameters(recurse=False), *value.buffers(recurse=False), *self._attributes(value)]
                 for holder in type(value).__mro__:
                     if _is_users(holder):
                         waiting += self._of_class(holder)
-            elif isinstance(value, dict):
-                self._dicts.append((value, dict(value)))
-                waiting += [*value.values(), *self._attributes(value)]
             elif isinstance(value, (list, deque, set, bytearray)):
                 self._lists.append((value, [*value]))
                 waiting += [*value, *self._attributes(value)]
             elif isinstance(value, (tuple, frozenset)):
                 waiting += value
+            elif isinstance(value, np.ndarray):
+                if value.dtype != object:
+                    self._arrays.append((value, value.copy()))
+            elif stream := _stream(value):
+                self._streams.append((stream, stream.where()))
             elif isinstance(value, types.SimpleNamespace) or _is_users(type(value)):
                 waiting += self._attributes(value)
 
@@ -182,7 +184,8 @@ class State:
             storage = tensor.untyped_storage()
             place = _address(storage)
             if storage.nbytes() and tensor.device.type != "meta" and place not in self._memory:
-                live = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)  # pyright: ignore
+                words = torch.uint8 if storage.nbytes() % 8 else torch.int64  # eight times as fast to compare
+                live = torch.empty(0, dtype=words, device=tensor.device).set_(storage)  # pyright: ignore
                 self._memory[place] = live, live.clone()
         except (RuntimeError, NotImplementedError, ValueError) as error:
             kind = f"{type(tensor).__name__} with layout {tensor.layout}"
@@ -234,11 +237,7 @@ def _is_users(kind: type) -> bool:
 
 
 def _differ(content: dict, saved: dict) -> bool:
-    return (
-        len(content) != len(saved)
-        or any(a is not b for a, b in zip(content.values(), saved.values(), strict=True))
-        or any(a is not b and a != b for a, b in zip(content, saved, strict=True))
-    )
+    return [*map(id, content.values())] != [*map(id, saved.values())] or [*map(id, content)] != [*map(id, saved)]
 
 
 def _address(storage: torch.UntypedStorage) -> tuple[torch.device, int]:
@@ -246,7 +245,5 @@ def _address(storage: torch.UntypedStorage) -> tuple[torch.device, int]:
 
 
 def _moved(tensor: Tensor, alias: Tensor) -> bool:
-    return tensor.untyped_storage()._cdata != alias.untyped_storage()._cdata or (
-        (tensor.shape, tensor.stride(), tensor.storage_offset())
-        != (alias.shape, alias.stride(), alias.storage_offset())
-    )
+    """Whether a tensor is at another place in memory than its alias, which keeps the old one from being used again."""
+    return tensor.data_ptr() != alias.data_ptr() or tensor.shape != alias.shape or tensor.stride() != alias.stride()

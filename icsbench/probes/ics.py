@@ -107,17 +107,17 @@ def shift_of_update(passes: Passes, new_params: Mapping[str, Tensor], layers: It
 
     passes.begin()
     with recording.of(passes.inputs):
-        loss = passes.loss(recorded, passes.inputs).detach()
+        loss = passes.loss(recorded, passes.inputs)
     found = _layers(model, chosen, recording.places)
     chain = _chain(passes, recording)
     if chain is not None:
         try:
-            shift = _along_chain(passes, chain, outputs[0], recording.places, found, new)
+            shift = _along_chain(passes, chain, loss, outputs[0], recording.places, found, new)
         except Overwritten:  # a layer inside that works in place: the general path can do it
             shift = None
         if shift is not None:
             return shift
-    passes.refuse_unrepeatable(loss)
+    passes.refuse_unrepeatable(loss.detach())
     return _layer_by_layer(passes, recording.places, found, new)
 
 
@@ -313,12 +313,16 @@ def _chain(passes: Passes, recording: Recording) -> list[Step] | None:
 def _along_chain(
     passes: Passes,
     chain: list[Step],
+    loss: Tensor,
     output: Tensor,
     places: dict[nn.Parameter, int],
     layers: list[_Layer],
     new: dict[nn.Parameter, Tensor],
 ) -> dict[str, ICS] | None:
-    """None where the chain does not give the network's own ``output``, or changes what the network does not."""
+    """None where the chain does not give the network's own ``output``, or changes what the network does not.
+
+    ``loss`` is that of the pass that gave the output.
+    """
     model = passes.model
     place_of = {
         parameter: place
@@ -330,25 +334,25 @@ def _along_chain(
         begins = {place_of.get(weight, 0) for weight in layer.weights}
         if len(begins) > 1 or any(place_of.get(p, 0) >= min(begins) for p in _before(layer, places, new)):
             return None  # a container as one layer, or two layers in one module
+    starts = {0, *(place_of.get(layer.weights[0], 0) for layer in layers)}
     streams: dict[int, Callable[[], None]] = {}
-    ends: list[Tensor] = []
 
     def run(first: int, last: int | None = None) -> Callable[[Any], Any]:
         def forward(value: Any) -> Any:
             for place, step in enumerate(chain[first:last], start=first):
-                if place not in streams:
+                if place in starts and place not in streams:
                     streams[place] = passes.streams()
                 value = step.call(value)
-            ends.append(value)
             return value
 
         return forward
 
     passes.begin()
-    loss = passes.loss(run(0), passes.inputs)
-    if not torch.equal(ends.pop(), output):
-        return None
+    with torch.no_grad():
+        if not torch.equal(run(0)(passes.inputs), output):
+            return None
     _, gradients = passes.here(loss)
+    passes.begin()
     comparison = _Comparison()
     value, reached = passes.inputs, 0
     before: set[nn.Parameter] = set()
@@ -364,7 +368,6 @@ def _along_chain(
         if before:
             streams[place]()
             after = gradients_of(passes.loss(run(place), value), layer.weights)
-        ends.clear()
         comparison.add(layer, gradient, after)
     averages = [buffer for module in batch_norms(model) for buffer in module.buffers(recurse=False)]
     return comparison.results() if passes.changes_only([*averages, *new]) else None

@@ -21,7 +21,8 @@ class Passes:
     Inside, the network is in training mode with gradients on; BN normalizes by the batch. Each pass begins with
     :meth:`begin`, which puts weights, buffers, attributes and random streams back to where they stood at first: all see
     the same draw of noise and dropout, the one that the next training pass would make. Under ``torch.autocast`` and
-    ``torch.nn.utils.parametrize.cached`` nothing made from a weight is kept from one pass to the next, and what ``torch.compile`` has made is run as it was written.
+    ``torch.nn.utils.parametrize.cached`` nothing made from a weight is kept from one pass to the next, and what
+    ``torch.compile`` has made is run as it was written.
 
     :param inputs: a tensor, or a list, tuple or dictionary of inputs, nested or not. They are given to the network as
         its one argument; where it cannot take them so, a list or tuple as its positional and a dictionary as its
