@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 
-from icsbench.data import Batches, Dataset, Split, channel_statistics, load_dataset, normalise, sources
+from icsbench.data import Batches, Dataset, Split, archives, channel_statistics, load_dataset, normalise
 from icsbench.errors import IcsbenchError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
@@ -269,8 +269,8 @@ def test_wrong_contents_are_named(tmp_path: Path, encoded, labels, columns, comp
 def test_an_image_column_of_another_kind_and_an_empty_file_are_named(tmp_path: Path):
     write_parquet_pair(tmp_path)
     path = tmp_path / "train-00000-of-00001.parquet"
-    pl.DataFrame({"img": [b"x"] * 10, "label": list(range(10))}).write_parquet(path)
-    assert f"{path}: column img is Binary" in refused(tmp_path)
+    pl.DataFrame({"img": ["x"] * 10, "label": list(range(10))}).write_parquet(path)
+    assert f"{path}: column img is String" in refused(tmp_path)
     pl.read_parquet(tmp_path / "test-00000-of-00001.parquet").clear().write_parquet(path)
     assert f"{path} has no rows" in refused(tmp_path)
 
@@ -510,7 +510,7 @@ def write_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch, packed: str = "ub
         labels = b"\0\0\x08\x01" + sizes[:4] + bytes(range(10)) * (count // 10)
         for filename, content in ((f"{name}-images-idx3-ubyte", images), (f"{name}-labels-idx1-ubyte", labels)):
             compressed = gzip.compress(content, mtime=0)
-            monkeypatch.setitem(sources._UNPACKED_MD5, filename, hashlib.md5(content).hexdigest())
+            monkeypatch.setitem(archives._UNPACKED_MD5, filename, hashlib.md5(content).hexdigest())
             resources.append((f"{filename}.gz", hashlib.md5(compressed).hexdigest()))
             if packed in filename:
                 (folder / f"{filename}.gz").write_bytes(compressed)
@@ -532,7 +532,7 @@ def assert_is_the_tiny_mnist(root: Path) -> None:
 
 
 def test_mnist_is_what_torchvision_reads_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert {f"{name}.gz" for name in sources._UNPACKED_MD5} == dict(MNIST.resources).keys()
+    assert {f"{name}.gz" for name in archives._UNPACKED_MD5} == dict(MNIST.resources).keys()
     write_mnist(tmp_path / "MNIST" / "raw", monkeypatch, packed="none")
     dataset = load_dataset("mnist", str(tmp_path), 0)
     for split, train in ((dataset.train, True), (dataset.test, False)):
