@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 from torch import Tensor
 
 from icsbench.errors import IcsbenchError
@@ -24,7 +25,7 @@ MAX_PIXELS = 2**26
 # What Pillow opens and we do not: EPS starts Ghostscript, and IPTC may have EPS in it; the others are no pictures, or
 # need a program of their own; of FITS, the levels have no known range.
 _REFUSED = {"EPS", "IPTC", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FITS"}
-_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"}
+_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"}
 
 
 class Encoded(NamedTuple):
@@ -96,10 +97,8 @@ def _open(encoded: Encoded, side: int | None, mode: str) -> Image.Image:
     if getattr(image, "is_animated", False) and image.format not in ("MPO", "PSD"):
         raise IcsbenchError("has several frames or pages: save each that is meant as an image of its own")
     wide = _is_16_bit(image)
-    if not wide and image.mode not in _MODES:
-        raise IcsbenchError(
-            f"is {image.format} of mode {image.mode}, whose levels we cannot tell: save it as 8-bit RGB"
-        )
+    if not wide and (image.mode not in _MODES or _is_signed(image)):
+        raise IcsbenchError(f"has levels of no known range ({image.format}, mode {image.mode}): save it as 8-bit PNG")
     orientation = None
     with contextlib.suppress(Exception):  # Damaged EXIF data are no reason to refuse the picture.
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -107,13 +106,20 @@ def _open(encoded: Encoded, side: int | None, mode: str) -> Image.Image:
         image = ImageOps.exif_transpose(image)
     if wide:
         image = Image.fromarray(((np.asarray(image, dtype=np.int32) + 128) // 257).astype(np.uint8))
+    if image.mode == "La":  # Pillow has no way from grey times alpha but through grey and alpha.
+        image = image.convert("LA")
     return image.convert(mode)
 
 
 def _is_16_bit(image: Image.Image) -> bool:
     """Return whether the image is grey, of levels from 0 (black) to 65535."""
-    if image.format == "TIFF":
-        # Of BitsPerSample and PhotometricInterpretation: not of 12 bits, not with 0 as white.
-        tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
-        return image.mode.startswith("I;16") and tags.get(258) == (16,) and tags.get(262) == 1
+    if isinstance(image, TiffImageFile):
+        # Not of 12 bits, and not with 0 as white: Pillow gives such levels as they are in the file.
+        layout = image.tag_v2.get(BITSPERSAMPLE), image.tag_v2.get(PHOTOMETRIC_INTERPRETATION)
+        return image.mode.startswith("I;16") and layout == ((16,), 1)
     return image.mode.startswith("I") and image.format in ("PNG", "PPM", "JPEG2000")
+
+
+def _is_signed(image: Image.Image) -> bool:
+    """Return whether the image is a TIFF of signed levels, which Pillow gives as if they were not."""
+    return isinstance(image, TiffImageFile) and 2 in image.tag_v2.get(SAMPLEFORMAT, ())
