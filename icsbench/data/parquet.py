@@ -153,8 +153,11 @@ def _check_whole(folder: Path, split: str, files: list[Path]) -> None:
         numbers = [int(shard[1]) for shard in shards if shard]
         if len(of) > 1 or None in shards or len({*numbers}) < len(numbers):
             raise IcsbenchError(f"{folder} holds {names(files)}, which do not belong together: leave one set of files")
-        if len(files) != (total := of.pop()) or {*numbers} != {*range(total)}:
-            raise IcsbenchError(f"{folder} has {len(files)} of the {total} files {split}-*.parquet")
+        (total,) = of
+        missing = next((number for number in range(total) if number not in numbers), None)
+        if missing is not None or len(files) != total:
+            fault = "one has too high a number" if missing is None else f"number {missing} is missing"
+            raise IcsbenchError(f"{folder} has {len(files)} of the {total} files {split}-*.parquet: {fault}")
     elif all(path.stem.isdecimal() for path in files):
         numbers = [int(path.stem) for path in files]
         if numbers != [*range(numbers[0], numbers[0] + len(files))] or numbers[0] > 1:
@@ -168,7 +171,8 @@ def _read_file(path: Path, kind: Kind) -> tuple[list[bytes], Tensor, bool]:
 
     check_file(path, MAX_BYTES)
     try:
-        columns = pl.read_parquet_schema(path)
+        scanned = pl.scan_parquet(path, glob=False)
+        columns = scanned.collect_schema().names()
         image = next((name for name in _IMAGES if name in columns), None)
         known = _LABELS + _COARSE_LABELS if kind.name == "cifar100" else _LABELS
         target = next((name for name in known if name in columns), None)
@@ -177,7 +181,7 @@ def _read_file(path: Path, kind: Kind) -> tuple[list[bytes], Tensor, bool]:
                 f"{path} has the columns {', '.join(columns)}: it needs img or image, and label or fine_label "
                 "(or labels, fine_labels; of CIFAR-100 also coarse_label)"
             )
-        frame = pl.read_parquet(path, columns=[image, target], glob=False)
+        frame = scanned.select(image, target).collect()
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise IcsbenchError(f"cannot read {path} as parquet: {reason(error)}") from error
     encoded, labels = frame[image], frame[target]

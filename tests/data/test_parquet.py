@@ -1,10 +1,15 @@
 import hashlib
+import io
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from helpers import TINY, invoke, isolate, run_dir
+from PIL import Image
 from written import (
     GREY,
     encode,
@@ -181,3 +186,242 @@ def test_the_shared_copy_of_cifar10():
     assert len(dataset.val.labels[:100].unique()) == 10
     mean, _ = channel_statistics(torch.cat((dataset.train.images, dataset.val.images)))
     assert mean.tolist() == pytest.approx([125.27, 122.93, 113.86], abs=0.005)
+
+
+# --- the hub's places and columns ------------------------------------------------------------------------------------
+
+LABELS = list(range(10)) * 2
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{split}.parquet",
+        "data/{split}.parquet",
+        "{split}/0000.parquet",
+        "plain_text/{split}/0000.parquet",
+        "{split}/{split}-00000-of-00001.parquet",
+        "default/{split}/part.parquet",
+        "plain_text/cifar10-{split}.parquet",
+        "data/{split}-00000-of-00001-c08a401c53fe5312.parquet",
+        "Data/{split}ing.PARQUET",
+        "cifar10/plain_text/{split}-00000-of-00001.parquet",
+        "CIFAR-10/{split}.parquet",
+        "hub/datasets--uoft-cs--cifar10",
+        "datasets--uoft-cs--cifar10",
+    ],
+)
+def test_the_places_of_the_hub_are_known(tmp_path: Path, pattern: str):
+    usual, root = tmp_path / "usual", tmp_path / "root"
+    write_parquet_pair(usual)
+    for split in ("train", "test"):
+        written = usual / f"{split}-00000-of-00001.parquet"
+        if "--" not in pattern:
+            path = root / pattern.format(split=split)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(written.read_bytes())
+            continue
+        repository = root / "datasets--uoft-cs--cifar10"
+        for folder in ("blobs", "refs", "snapshots/0123abc/plain_text", "snapshots/4567def"):
+            (repository / folder).mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / "main").write_text("0123abc")
+        (repository / "blobs" / split).write_bytes(written.read_bytes())
+        link = repository / "snapshots" / "0123abc" / "plain_text" / written.name
+        link.symlink_to(Path("../../../blobs") / split)
+        (repository / "snapshots" / "0123abc" / "README.md").write_text("a card")
+        (root / "datasets--ylecun--mnist" / "snapshots" / "0" / "mnist").mkdir(parents=True, exist_ok=True)
+    if pattern.startswith("datasets--"):
+        root = root / pattern
+    assert load_dataset("cifar10", str(root), 0).fingerprint == load_dataset("cifar10", str(usual), 0).fingerprint
+
+
+def test_a_hub_cache_of_several_versions_without_a_current_one_is_refused(tmp_path: Path):
+    repository = tmp_path / "datasets--uoft-cs--cifar10"
+    for number, version in enumerate(("0123abc", "4567def")):
+        write_parquet_pair(repository / "snapshots" / version / "plain_text", kind=["png", "jpeg"][number])
+    (repository / "refs").mkdir()
+    for root in (tmp_path, repository):
+        message = refused(root)
+        assert f"{repository / 'snapshots'} holds 0123abc, 4567def: set data.root to one of them" in message
+    assert "JPEG" in load_dataset("cifar10", str(repository / "snapshots" / "4567def"), 0).label
+
+
+def test_of_two_folders_like_the_data_set_neither_is_guessed(tmp_path: Path):
+    write_parquet_pair(tmp_path / "first")
+    write_parquet_pair(tmp_path / "second")
+    assert "parquet files in first and second: set data.root to one of them" in refused(tmp_path)
+    write_parquet_pair(tmp_path / "cifar-10", kind="jpeg")
+    assert "JPEG" in load_dataset("cifar10", str(tmp_path), 0).label
+    write_parquet_pair(tmp_path / "Fashion-MNIST", shape=GREY)
+    assert "first and second" in refused(tmp_path, "mnist")
+
+
+def test_shards_are_read_in_the_order_of_their_numbers(tmp_path: Path):
+    for split, folder in (("train", tmp_path / "train"), ("test", tmp_path)):
+        images = make_images(24)
+        for shard in range(12):
+            name = f"{shard}.parquet" if split == "train" else f"test-{shard}-of-12.parquet"
+            pair = images[2 * shard : 2 * shard + 2]
+            write_parquet(folder / name, [encode(image) for image in pair], [shard % 10, 0])
+    digest = hashlib.sha256()
+    labels = np.array([[shard % 10, 0] for shard in range(12)], dtype=np.int64)
+    for _ in range(2):
+        digest.update(images.tobytes() + labels.tobytes())
+    assert load_dataset("cifar10", str(tmp_path), 0).fingerprint == digest.hexdigest()[:16]
+    (tmp_path / "train" / "7.parquet").rename(tmp_path / "moved")
+    assert f"{tmp_path / 'train'} holds 0.parquet, 1.parquet" in refused(tmp_path, val_size=1)
+    (tmp_path / "moved").rename(tmp_path / "train" / "7.parquet")
+    (tmp_path / "test-3-of-12.parquet").rename(tmp_path / "test-12-of-12.parquet")
+    assert f"{tmp_path} has 12 of the 12 files test-*.parquet: number 3 is missing" in refused(tmp_path, val_size=1)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("train.parquet", "do not belong together: leave one set of files"),
+        ("train-00000-of-00002.parquet", "do not belong together"),
+        ("train-00000-of-00001-again.parquet", "do not belong together"),
+        ("train/0000.parquet", "holds train twice, as "),
+        (
+            "validation-00000-of-00001.parquet",
+            "holds validation-00000-of-00001.parquet beside",
+        ),
+        ("val.parquet", "holds val.parquet beside"),
+        ("unsupervised.parquet", "holds unsupervised.parquet beside"),
+    ],
+)
+def test_files_that_are_not_of_one_set_are_refused(tmp_path: Path, extra: str, said: str):
+    write_parquet_pair(tmp_path)
+    path = tmp_path / extra
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes((tmp_path / "train-00000-of-00001.parquet").read_bytes())
+    assert said in refused(tmp_path)
+
+
+def test_images_beside_parquet_files_of_a_split_are_refused(tmp_path: Path):
+    write_parquet_pair(tmp_path / "flat")
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / "flat" / f"{split}-00000-of-00001.parquet").rename(tmp_path / split / "0000.parquet")
+    (tmp_path / "train" / "README.md").write_text("passed over")
+    assert load_dataset("cifar10", str(tmp_path), 0).num_classes == 10
+    (tmp_path / "train" / "cats").mkdir()
+    assert f"{tmp_path / 'train'} holds cats beside its parquet files" in refused(tmp_path, val_size=1)
+
+
+@pytest.mark.parametrize("image", ["img", "image"])
+@pytest.mark.parametrize("target", ["label", "labels", "fine_label", "fine_labels"])
+def test_every_usual_name_of_a_column_is_known(tmp_path: Path, image: str, target: str):
+    train, test = write_parquet_pair(tmp_path, image=image, target=target)
+    dataset = load_dataset("cifar10", str(tmp_path), 0)
+    assert rows(dataset.train) == expected_rows(train, LABELS)
+    assert rows(dataset.test) == expected_rows(test, LABELS)
+
+
+@pytest.mark.parametrize("dtype", [pl.Int8, pl.UInt8, pl.Int16, pl.UInt32, pl.Int64, pl.UInt64])
+def test_images_may_be_bytes_alone_and_labels_any_integers(tmp_path: Path, dtype):
+    written = {"train": make_images(20), "test": make_images(20, 1)}
+    for split, images in written.items():
+        frame = {"image": [encode(image, "bmp") for image in images], "labels": pl.Series(LABELS, dtype=dtype)}
+        pl.DataFrame({**frame, "id": range(20)}).write_parquet(tmp_path / f"{split}.parquet")
+    dataset = load_dataset("cifar10", str(tmp_path), 0)
+    for split, images in written.items():
+        assert rows(getattr(dataset, split)) == expected_rows(images, LABELS)
+
+
+@pytest.mark.parametrize(("last", "size"), [(99, 100), (100, 100)])
+def test_the_fine_label_comes_before_the_coarse_one(tmp_path: Path, last: int, size: int):
+    images = make_images(100)
+    fine = [*range(99), last]
+    for split in ("train", "test"):
+        structs = [{"bytes": encode(image), "path": ""} for image in images]
+        frame = {"coarse_label": [label // 5 for label in range(100)], "img": structs, "fine_label": fine}
+        pl.DataFrame(frame).write_parquet(tmp_path / f"{split}.parquet")
+    if last == 100:
+        assert "column fine_label runs from 0 to 100: it needs to be 0 to 99" in refused(tmp_path, "cifar100")
+        return
+    dataset = load_dataset("cifar100", str(tmp_path), 0)
+    assert (dataset.label, dataset.num_classes) == ("CIFAR-100 layout with 100 + 100 images", 100)
+    assert rows(dataset.train) == expected_rows(images, fine)
+
+
+def test_coarse_labels_alone_are_twenty_classes(tmp_path: Path):
+    train, test = write_parquet_pair(tmp_path, classes=20, target="coarse_label")
+    dataset = load_dataset("cifar100", str(tmp_path), 7)
+    assert dataset.label == "CIFAR-100 layout with 40 + 40 images, 20 coarse classes"
+    assert dataset.num_classes == 20
+    labels = list(range(20)) * 2
+    assert rows(dataset.train) | rows(dataset.val) == expected_rows(train, labels)
+    assert rows(dataset.test) == expected_rows(test, labels)
+    path = tmp_path / "train-00000-of-00001.parquet"
+    write_parquet(path, [encode(image) for image in train], [*labels[:-1], 20], target="coarse_label")
+    assert f"{path}: column coarse_label runs from 0 to 20: it needs to be 0 to 19" in refused(tmp_path, "cifar100")
+    write_parquet(path, [encode(image) for image in train], [label % 19 for label in labels], target="coarse_label")
+    assert "has 19 coarse classes: CIFAR-100 has 20" in refused(tmp_path, "cifar100")
+    write_parquet(path, [encode(image) for image in train], labels, target="fine_label")
+    assert "some files have fine labels, others coarse ones" in refused(tmp_path, "cifar100")
+
+
+def test_a_run_on_coarse_labels_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    isolate(monkeypatch, tmp_path)
+    write_parquet_pair(tmp_path / "data", classes=20, target="coarse_label")
+    result = invoke("train", *TINY, "data=cifar100", "data.val_size=2", "data.binary=true")
+    assert result.code == 0, result.err
+    environment = json.loads((run_dir() / "environment.json").read_text())
+    assert environment["data"]["num_classes"] == 20
+    assert environment["data"]["label"] == "CIFAR-100 layout with 40 + 40 images, 20 coarse classes, binary"
+
+
+def test_other_images_in_parquet_files_follow_the_same_rules(tmp_path: Path):
+    write_parquet_pair(tmp_path)
+    path = tmp_path / "train-00000-of-00001.parquet"
+    wide = make_images(20, 3)[..., 0].astype(np.uint16) * 257
+    buffers = [io.BytesIO() for _ in wide]
+    for image, buffer in zip(wide, buffers, strict=True):
+        Image.fromarray(image).save(buffer, "PNG")
+    write_parquet(path, [buffer.getvalue() for buffer in buffers], LABELS)
+    expected = np.stack([make_images(20, 3)[..., 0]] * 3, axis=-1)
+    assert rows(load_dataset("cifar10", str(tmp_path), 0).train) == expected_rows(expected, LABELS)
+    for data, said in (
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n", "cannot be decoded"),
+        (b"", "is empty"),
+        (bytes(2**26 + 1), "at most 67,108,864 are read"),
+    ):
+        write_parquet(path, [*(encode(image) for image in make_images(19)), data], LABELS)
+        message = refused(tmp_path, val_size=1)
+        assert message.startswith(f"image 19 of {path} ")
+        assert said in message
+
+
+def test_pipes_and_huge_parquet_files_are_not_opened(tmp_path: Path):
+    write_parquet_pair(tmp_path)
+    path = tmp_path / "test-00000-of-00001.parquet"
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path} is no regular file" in refused(tmp_path)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(2**33)
+    assert f"{path} has 8,589,934,592 bytes: at most 4,294,967,296 are read" in refused(tmp_path)
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    assert str(path) in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a=b", "[1] {x}*?", "été, 数据"])
+def test_a_root_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    train, _ = write_parquet_pair(tmp_path / name / "data")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for root in (str(tmp_path / name), name, f"./{name}/", f"~/{name}"):
+        assert rows(load_dataset("cifar10", root, 0).train) == expected_rows(train, LABELS)
+
+
+def test_a_relative_root_is_read_from_where_the_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for number, kind in enumerate(("png", "jpeg")):
+        write_parquet_pair(tmp_path / str(number) / "data", kind=kind)
+    labels = []
+    for number in range(2):
+        monkeypatch.chdir(tmp_path / str(number))
+        labels.append(load_dataset("cifar10", "data", 0).label)
+    assert ["JPEG" in label for label in labels] == [False, True]
