@@ -100,7 +100,10 @@ def load_dataset(name: str, root: str | None, val_size: int, *, binary: bool = F
     if name not in KINDS:
         root = None
     elif root is not None:
-        root = os.path.abspath(os.path.expanduser(root))
+        home = os.path.expanduser(root)
+        if home.startswith("~") and not os.path.exists(home):
+            raise IcsbenchError(f"data.root={root} begins with a home folder that is not known: write it out")
+        root = os.path.abspath(home)
     return _load_images(name, root, val_size, binary)
 
 
@@ -186,17 +189,13 @@ def _read_digits(upsampled: bool) -> Source:
 def _read_files(root: Path, kind: Kind) -> Source:
     if root.exists() and not root.is_dir():
         raise IcsbenchError(f"data.root is not a folder: {root}")
-    # Listed before it is searched, or what another process downloads in between would be taken for something unknown.
     there = listed(root) if root.is_dir() else []
-    if source := _read_known(root, kind):
-        return source
-    named = [path for path in there if path.is_dir() and called(path) == kind.name]
-    known = _TORCHVISIONS - {Path(kind.folder).parts[0]}
-    strange = [path for path in there if path.name not in known and not holds_nothing(path)]
-    for folder in named:
+    for folder in (root, *(path for path in there if called(path) == kind.name)):
         if source := _read_known(folder, kind):
             return source
-    if strange:
+    others = _TORCHVISIONS - {Path(kind.folder).parts[0]}
+    strange = [path for path in there if path.name not in others and not holds_nothing(path)]
+    if strange and not find_archive(root, kind):  # which another process may have downloaded since
         raise IcsbenchError(
             f"data.root={root} holds {names(strange)}, but not {kind.label} in a layout that is known: "
             f"{layouts(kind)}; for a download of {kind.label}, set data.root to an empty folder"

@@ -179,7 +179,8 @@ def test_cifar10_files_are_not_cifar100(tmp_path: Path):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the CIFAR-10 copy is not on this machine")
 def test_the_shared_copy_of_cifar10():
     dataset = load_dataset("cifar10", str(SHARED), 5000)
-    assert dataset.label.startswith("CIFAR-10 (JPEG copy)")
+    assert dataset.label == "CIFAR-10 (JPEG copy)"
+    assert dataset.fingerprint == "c99073801e016b24"  # of the committed records
     assert [len(split.labels) for split in (dataset.train, dataset.val, dataset.test)] == [45000, 5000, 10000]
     assert dataset.test.labels.bincount().tolist() == [1000] * 10
     assert len(dataset.test.labels[:100].unique()) == 10

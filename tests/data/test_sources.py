@@ -16,7 +16,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST
-from written import GREY, expected_rows, make_images, refused, rows, splits, write_parquet_pair
+from written import GREY, expected_rows, make_images, refused, rows, splits, write_image_folder, write_parquet_pair
 
 from icsbench.data import Batches, archives, load_dataset, normalise
 
@@ -63,6 +63,12 @@ def test_unknown_name_and_missing_root_are_refused(tmp_path: Path):
     assert "data.root is not set: mnist" in refused(None, "mnist")
     (tmp_path / "file").write_text("")
     assert "not a folder" in refused(tmp_path / "file")
+
+
+def test_a_home_folder_that_is_not_known_is_no_name_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert "data.root=~nobody-here/data begins with a home folder" in refused(Path("~nobody-here/data"))
+    assert not [*tmp_path.iterdir()]
 
 
 def test_digits8_are_scikit_learns_in_the_splits_of_the_digits():
@@ -417,6 +423,104 @@ def test_without_a_network_the_other_ways_are_named(
     message = refused(tmp_path, name)
     for part in (f"data.root={tmp_path}", archive.base_folder, "parquet", "ImageFolder", "Connection refused"):
         assert part in message
+
+
+def touch(root: Path, *names: str) -> None:
+    """Make files of one byte, and folders of names that end in a slash."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.endswith("/") else path.write_bytes(b"?")
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "told"),
+    [
+        ("cifar10", ["cifar10.npz"], "cifar10.npz"),
+        ("cifar10", ["archive.zip", "README.md"], "archive.zip"),
+        ("cifar10", ["images/0.png", "labels.csv"], "images, labels.csv"),
+        ("cifar10", ["airplane/0.png", "bird/0.png"], "airplane, bird"),
+        ("cifar10", ["cifar10/data.arrow"], "cifar10"),
+        ("cifar10", ["plain_text/0.0.0/cifar10-train.arrow"], "plain_text"),
+        ("cifar10", ["hub/datasets--ylecun--mnist/snapshots/0/mnist/train.parquet"], "hub"),
+        ("cifar10", ["cifar100/train-00000-of-00001.parquet"], "cifar100"),
+        ("cifar10", ["something/deep/below/0.png"], "something"),
+        ("cifar10", ["MNIST/raw/train-images-idx3-ubyte", "mine/0.png"], "mine"),
+        ("cifar10", ["unknown"], "unknown"),
+        ("cifar100", ["train", "test", "meta"], "meta, test, train"),
+        ("mnist", ["MNIST/train-images-idx3-ubyte"], "MNIST"),
+        ("mnist", ["fashion_mnist/train.parquet", "fashion_mnist/test.parquet"], "fashion_mnist"),
+        ("mnist", ["mnist.npz", "cifar-10-batches-py/data_batch_1"], "mnist.npz"),
+    ],
+)
+def test_a_folder_that_holds_something_unknown_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, files: list[str], told: str
+):
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", lambda *_: pytest.fail("a download"))
+    touch(tmp_path, *files)
+    before = sorted(tmp_path.rglob("*"))
+    message = refused(tmp_path, name)
+    assert f"data.root={tmp_path} holds {told}, but not " in message
+    for part in ("train-*.parquet", "ImageFolder", "set data.root to an empty folder"):
+        assert part in message
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_found_is_told_in_a_few_names(tmp_path: Path):
+    touch(tmp_path, *(f"{number:02d}.png" for number in range(40)))
+    assert "holds 00.png, 01.png, 02.png, 03.png, 04.png and 35 more, but not CIFAR-10" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [],
+        [".DS_Store", "Thumbs.db", ".download.lock", ".extract-abc/half", "README.md", "notes.txt"],
+        [
+            "MNIST/raw/train-images-idx3-ubyte",
+            "FashionMNIST/raw/x",
+            "cifar-100-python.tar.gz",
+            "cifar-100-python/train",
+        ],
+        ["empty/", "also/empty/", "also/.hidden"],
+        ["cifar-10-python.tar.gz"],
+    ],
+    ids=["nothing", "leftovers", "torchvision's others", "empty folders", "a cut download"],
+)
+def test_an_empty_folder_is_filled_by_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str]):
+    archive = write_archive(tmp_path / "server", monkeypatch)
+    root = tmp_path / "root"
+    root.mkdir()
+    touch(root, *files)
+    with served(archive.parent) as address:
+        monkeypatch.setattr(CIFAR10, "url", f"{address}/{archive.name}")
+        assert_is_the_tiny_archive(root)
+
+
+def test_torchvisions_files_are_found_in_a_folder_called_like_the_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_archive_folder(tmp_path / "CIFAR10" / BASE, monkeypatch)
+    write_mnist(tmp_path / "mnist" / "MNIST" / "raw", monkeypatch)
+    assert_is_the_tiny_archive(tmp_path)
+    assert_is_the_tiny_mnist(tmp_path)
+    assert_is_the_tiny_mnist(tmp_path / "mnist" / "MNIST")
+
+
+def test_class_folders_are_found_in_a_folder_called_like_the_data_set(tmp_path: Path):
+    write_image_folder(tmp_path / "cifar-10")
+    write_image_folder(tmp_path / "stl10")
+    labels = [target for target in range(10) for _ in range(2)]
+    images = np.concatenate([make_images(2, target) for target in range(10)])
+    assert rows(load_dataset("cifar10", str(tmp_path), 0).train) == expected_rows(images, labels)
+    (tmp_path / "cifar-10").rename(tmp_path / "mine")
+    assert "holds mine, stl10, but not CIFAR-10 in a layout that is known" in refused(tmp_path, val_size=1)
+
+
+def test_parquet_files_come_before_class_folders(tmp_path: Path):
+    write_image_folder(tmp_path)
+    write_parquet_pair(tmp_path, kind="jpeg")
+    assert "JPEG" in load_dataset("cifar10", str(tmp_path), 0).label
 
 
 def test_a_root_that_cannot_be_made_is_told(tmp_path: Path):
