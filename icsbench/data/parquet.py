@@ -15,8 +15,8 @@ from icsbench.data.images import Encoded, decode
 from icsbench.data.kinds import KINDS, Kind, Source, Split
 from icsbench.errors import IcsbenchError
 
-MAX_BYTES = 2**32
-"""The largest parquet file that is read: those of CIFAR and MNIST are a thirtieth of that."""
+MAX_BYTES = 2**30
+"""The largest parquet file that is read, and the most bytes of its images: CIFAR-10 has an eighth of that."""
 
 COARSE_CLASSES = 20
 """The classes of CIFAR-100's ``coarse_label``."""
@@ -172,7 +172,7 @@ def _read_file(path: Path, kind: Kind) -> tuple[list[bytes], Tensor, bool]:
     check_file(path, MAX_BYTES)
     try:
         scanned = pl.scan_parquet(path, glob=False)
-        columns = scanned.collect_schema().names()
+        columns = scanned.collect_schema()
         image = next((name for name in _IMAGES if name in columns), None)
         known = _LABELS + _COARSE_LABELS if kind.name == "cifar100" else _LABELS
         target = next((name for name in known if name in columns), None)
@@ -181,21 +181,25 @@ def _read_file(path: Path, kind: Kind) -> tuple[list[bytes], Tensor, bool]:
                 f"{path} has the columns {', '.join(columns)}: it needs img or image, and label or fine_label "
                 "(or labels, fine_labels; of CIFAR-100 also coarse_label)"
             )
-        frame = scanned.select(image, target).collect()
+        encoded, dtype = pl.col(image), columns[image]
+        if isinstance(dtype, pl.Struct) and dict(dtype).get("bytes") == pl.Binary:
+            encoded = encoded.struct.field("bytes")
+        elif dtype != pl.Binary:
+            raise IcsbenchError(
+                f"{path}: column {image} is {dtype}: it needs to be a struct of bytes and path, or bytes"
+            )
+        if not columns[target].is_integer():
+            raise IcsbenchError(f"{path}: column {target} is {columns[target]}: it needs to be integers")
+        # A few bytes of file can stand for many: they are counted before they are all in memory.
+        if (size := scanned.select(encoded.bin.size().cast(pl.Int64).sum()).collect().item()) > MAX_BYTES:
+            raise IcsbenchError(f"{path} holds {size:,} bytes of images: at most {MAX_BYTES:,} are read")
+        frame = scanned.select(encoded.alias("image"), pl.col(target).alias("label")).collect()
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise IcsbenchError(f"cannot read {path} as parquet: {reason(error)}") from error
-    encoded, labels = frame[image], frame[target]
-    if isinstance(encoded.dtype, pl.Struct) and dict(encoded.dtype).get("bytes") == pl.Binary:
-        encoded = encoded.struct.field("bytes")
-    if encoded.dtype != pl.Binary:
-        raise IcsbenchError(
-            f"{path}: column {image} is {encoded.dtype}: it needs to be a struct of bytes and path, or bytes"
-        )
-    if not labels.dtype.is_integer():
-        raise IcsbenchError(f"{path}: column {target} is {labels.dtype}: it needs to be integers")
+    images, labels = frame["image"], frame["label"]
     if frame.is_empty():
         raise IcsbenchError(f"{path} has no rows")
-    if encoded.null_count() or labels.null_count():
+    if images.null_count() or labels.null_count():
         raise IcsbenchError(f"{path} has rows without image bytes or without a label")
     coarse = target in _COARSE_LABELS
     last = (COARSE_CLASSES if coarse else kind.num_classes) - 1
@@ -203,4 +207,4 @@ def _read_file(path: Path, kind: Kind) -> tuple[list[bytes], Tensor, bool]:
         raise IcsbenchError(
             f"{path}: column {target} runs from {labels.min()} to {labels.max()}: it needs to be 0 to {last}"
         )
-    return encoded.to_list(), torch.tensor(labels.to_list()), coarse
+    return images.to_list(), torch.tensor(labels.to_list()), coarse

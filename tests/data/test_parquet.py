@@ -22,7 +22,7 @@ from written import (
     write_parquet_pair,
 )
 
-from icsbench.data import channel_statistics, load_dataset
+from icsbench.data import channel_statistics, load_dataset, parquet
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 
@@ -403,10 +403,20 @@ def test_pipes_and_huge_parquet_files_are_not_opened(tmp_path: Path):
     path.unlink()
     with path.open("wb") as file:
         file.truncate(2**33)
-    assert f"{path} has 8,589,934,592 bytes: at most 4,294,967,296 are read" in refused(tmp_path)
+    assert f"{path} has 8,589,934,592 bytes: at most 1,073,741,824 are read" in refused(tmp_path)
     path.unlink()
     path.symlink_to(tmp_path / "nowhere")
     assert str(path) in refused(tmp_path)
+
+
+def test_a_small_file_of_many_bytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parquet, "MAX_BYTES", 2**20)
+    write_parquet_pair(tmp_path)
+    assert len(load_dataset("cifar10", str(tmp_path), 0).train) == 20
+    path = tmp_path / "train-00000-of-00001.parquet"
+    write_parquet(path, [bytes(2**16)] * 17, [0] * 17)
+    assert path.stat().st_size < 2**16
+    assert refused(tmp_path, val_size=1) == f"{path} holds 1,114,112 bytes of images: at most 1,048,576 are read"
 
 
 @pytest.mark.parametrize("name", ["a=b", "[1] {x}*?", "été, 数据"])
