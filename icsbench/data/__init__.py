@@ -2,7 +2,8 @@
 
 from icsbench.data.batches import Batches, channel_statistics, normalise
 from icsbench.data.gaussian import FullBatch, gaussian_problem
-from icsbench.data.sources import Dataset, Split, load_dataset
+from icsbench.data.kinds import Split
+from icsbench.data.sources import Dataset, load_dataset
 
 __all__ = [
     "Batches",

@@ -12,7 +12,7 @@ from icsbench.errors import IcsbenchError
 from icsbench.streams import stream_seed
 
 if TYPE_CHECKING:
-    from icsbench.data.sources import Split
+    from icsbench.data.kinds import Split
 
 PADDING = 4
 

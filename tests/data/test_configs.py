@@ -24,3 +24,10 @@ def test_an_option_is_composed_into_the_data(option: str, expected: dict):
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         composed = hydra.compose("train", [f"data={option}"])
     assert OmegaConf.to_container(composed.data) == expected
+
+
+@pytest.mark.parametrize("name", ["digits", "digits8", "cifar10", "cifar100", "mnist"])
+def test_all_images_can_be_made_binary(name: str):
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        composed = hydra.compose("train", ["experiment=percentiles", "scale=cpu", f"data={name}", "data.binary=true"])
+    assert (composed.data.name, composed.data.binary) == (name, True)

@@ -2,7 +2,6 @@ import contextlib
 import gzip
 import hashlib
 import http.server
-import io
 import pickle
 import socket
 import tarfile
@@ -12,54 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
-from PIL import Image
 from sklearn.datasets import load_digits
 from torch.nn import functional
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST
+from written import GREY, expected_rows, make_images, refused, rows, splits, write_image_folder, write_parquet_pair
 
-from icsbench.data import Batches, Dataset, Split, channel_statistics, load_dataset, normalise, sources
-from icsbench.errors import IcsbenchError
+from icsbench.data import Batches, archives, load_dataset, normalise
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 BASE = "cifar-10-batches-py"
 PER_BATCH = 10
-RGB, GREY = (32, 32, 3), (28, 28, 1)
-
-
-def make_images(count: int, seed: int = 0, shape: tuple[int, int, int] = RGB) -> np.ndarray:
-    return np.random.default_rng(seed).integers(256, size=(count, *shape), dtype=np.uint8)
-
-
-def encode(image: np.ndarray, kind: str = "png") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def refused(root: Path | None, name: str = "cifar10", val_size: int = 0) -> str:
-    """The one line with which the data set is refused."""
-    with pytest.raises(IcsbenchError) as caught:
-        load_dataset(name, None if root is None else str(root), val_size)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def splits(dataset: Dataset) -> tuple[Split, Split, Split]:
-    return dataset.train, dataset.val, dataset.test
-
-
-def rows(split: Split) -> set[tuple[bytes, int]]:
-    """The split as a set of (pixels, label)."""
-    return {(image.numpy().tobytes(), label) for image, label in zip(split.images, split.labels.tolist(), strict=True)}
-
-
-def expected_rows(images: np.ndarray, labels: list[int]) -> set[tuple[bytes, int]]:
-    return {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)}
-
 
 # --- all data sets ---------------------------------------------------------------------------------------------------
 
@@ -101,6 +63,12 @@ def test_unknown_name_and_missing_root_are_refused(tmp_path: Path):
     assert "data.root is not set: mnist" in refused(None, "mnist")
     (tmp_path / "file").write_text("")
     assert "not a folder" in refused(tmp_path / "file")
+
+
+def test_a_home_folder_that_is_not_known_is_no_name_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert "data.root=~nobody-here/data begins with a home folder" in refused(Path("~nobody-here/data"))
+    assert not [*tmp_path.iterdir()]
 
 
 def test_digits8_are_scikit_learns_in_the_splits_of_the_digits():
@@ -154,278 +122,6 @@ def test_images_are_read_once_for_all_seeds():
     assert load_dataset("digits8", None, 100, seed=2) is kept
     assert load_dataset("digits8", None, 100, binary=False) is kept
     assert load_dataset("digits8", None, 100, binary=True) is load_dataset("digits8", None, 100, binary=True, seed=3)
-
-
-# --- Hugging Face parquet files --------------------------------------------------------------------------------------
-
-
-def write_parquet(
-    path: Path, encoded: list[bytes | None], labels: list, image: str = "img", target: str = "label"
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    structs = pl.Series(
-        [{"bytes": data, "path": "x"} for data in encoded], dtype=pl.Struct({"bytes": pl.Binary, "path": pl.String})
-    )
-    pl.DataFrame({image: structs, target: labels}).write_parquet(path)
-
-
-def write_parquet_pair(
-    folder: Path, classes: int = 10, kind: str = "png", shape: tuple[int, int, int] = RGB, **columns: str
-) -> list[np.ndarray]:
-    labels = list(range(classes)) * 2
-    written = []
-    for seed, name in enumerate(("train", "test")):
-        images = make_images(len(labels), seed, shape)
-        path = folder / f"{name}-00000-of-00001.parquet"
-        write_parquet(path, [encode(image, kind) for image in images], labels, **columns)
-        written.append(images)
-    return written
-
-
-@pytest.mark.parametrize("place", [".", "data", "plain_text"])
-def test_parquet_files_are_found_and_read(tmp_path: Path, place: str):
-    train, test = write_parquet_pair(tmp_path / place)
-    dataset = load_dataset("cifar10", str(tmp_path), 5)
-    labels = list(range(10)) * 2
-    assert dataset.label.startswith("CIFAR-10")
-    assert len(dataset.val.labels) == 5
-    assert rows(dataset.train) | rows(dataset.val) == expected_rows(train, labels)
-    assert rows(dataset.test) == expected_rows(test, labels)
-    assert dataset.test.labels.tolist() != labels
-    digest = hashlib.sha256()
-    for images in (train, test):
-        digest.update(images.tobytes() + np.array(labels, dtype=np.int64).tobytes())
-    assert dataset.fingerprint == digest.hexdigest()[:16]
-
-
-def test_cifar100_takes_the_fine_label(tmp_path: Path):
-    write_parquet_pair(tmp_path / "cifar100", classes=100, image="image", target="fine_label")
-    dataset = load_dataset("cifar100", str(tmp_path), 0)
-    assert dataset.label.startswith("CIFAR-100 layout with ")
-    assert dataset.num_classes == 100
-    assert dataset.train.labels.bincount().tolist() == [2] * 100
-
-
-def test_jpeg_images_are_told_in_the_label(tmp_path: Path):
-    write_parquet_pair(tmp_path, kind="jpeg")
-    assert load_dataset("cifar10", str(tmp_path), 0).label.startswith("CIFAR-10 (JPEG copy) layout with ")
-
-
-def test_shards_are_read_together_and_all_needed(tmp_path: Path):
-    write_parquet_pair(tmp_path)
-    (tmp_path / "train-00000-of-00001.parquet").unlink()
-    images = make_images(20, 5)
-    for shard, half in enumerate((slice(0, 10), slice(10, 20))):
-        path = tmp_path / f"train-0000{shard}-of-00002.parquet"
-        write_parquet(path, [encode(image) for image in images[half]], list(range(10)))
-    dataset = load_dataset("cifar10", str(tmp_path), 0)
-    assert rows(dataset.train) == expected_rows(images, list(range(10)) * 2)
-    (tmp_path / "train-00001-of-00002.parquet").unlink()
-    assert "1 of the 2 files train-*.parquet" in refused(tmp_path, val_size=1)
-
-
-def test_a_missing_split_is_named(tmp_path: Path):
-    write_parquet_pair(tmp_path)
-    (tmp_path / "test-00000-of-00001.parquet").unlink()
-    assert f"{tmp_path} has no test-*.parquet" in refused(tmp_path)
-
-
-def test_a_truncated_file_is_named(tmp_path: Path):
-    write_parquet_pair(tmp_path)
-    path = tmp_path / "test-00000-of-00001.parquet"
-    path.write_bytes(path.read_bytes()[:-100])
-    assert f"cannot read {path} as parquet" in refused(tmp_path)
-    path.write_bytes(b"")
-    assert f"cannot read {path} as parquet" in refused(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("encoded", "labels", "columns", "complaint"),
-    [
-        (None, [*range(9), 10], {}, "column label runs from 0 to 10: it needs to be 0 to 9"),
-        (None, [*range(9), -1], {}, "column label runs from -1 to 8"),
-        (None, [*range(9), None], {}, "without a label"),
-        (None, [str(label) for label in range(10)], {}, "column label is String"),
-        (None, [*range(9), 8], {}, "has 9 classes: CIFAR-10 has 10"),
-        (None, [*range(10)], {"image": "picture"}, "has the columns picture, label: it needs img or image"),
-        (None, [*range(10)], {"target": "coarse_label"}, "it needs img or image, and label or fine_label"),
-        ([b"GIF89a"] * 10, [*range(10)], {}, "image 0 of"),
-        ([None] * 10, [*range(10)], {}, "without image bytes"),
-        ([encode(make_images(1)[0, :16])] * 10, [*range(10)], {}, "is 32x16 pixels: it needs to be 32x32"),
-        ([encode(make_images(1)[0])[:-200]] * 10, [*range(10)], {}, "cannot be decoded"),
-        ([encode(make_images(1)[0], "jpeg")[:-200]] * 10, [*range(10)], {}, "cannot be decoded"),
-        ([], [], {}, "column label is Null"),
-    ],
-)
-def test_wrong_contents_are_named(tmp_path: Path, encoded, labels, columns, complaint: str):
-    write_parquet_pair(tmp_path)
-    path = tmp_path / "train-00000-of-00001.parquet"
-    write_parquet(path, [encode(image) for image in make_images(10)] if encoded is None else encoded, labels, **columns)
-    message = refused(tmp_path)
-    assert complaint in message
-    assert str(tmp_path / "train-") in message
-
-
-def test_an_image_column_of_another_kind_and_an_empty_file_are_named(tmp_path: Path):
-    write_parquet_pair(tmp_path)
-    path = tmp_path / "train-00000-of-00001.parquet"
-    pl.DataFrame({"img": [b"x"] * 10, "label": list(range(10))}).write_parquet(path)
-    assert f"{path}: column img is Binary" in refused(tmp_path)
-    pl.read_parquet(tmp_path / "test-00000-of-00001.parquet").clear().write_parquet(path)
-    assert f"{path} has no rows" in refused(tmp_path)
-
-
-def test_mnist_is_read_from_parquet_files(tmp_path: Path):
-    train, test = write_parquet_pair(tmp_path, shape=GREY, image="image")
-    dataset = load_dataset("mnist", str(tmp_path), 5)
-    labels = list(range(10)) * 2
-    assert (dataset.label, dataset.num_classes) == ("MNIST layout with 20 + 20 images", 10)
-    assert [split.images.shape for split in splits(dataset)] == [(15, *GREY), (5, *GREY), (20, *GREY)]
-    assert rows(dataset.train) | rows(dataset.val) == expected_rows(train, labels)
-    assert rows(dataset.test) == expected_rows(test, labels)
-    (tmp_path / "jpeg").mkdir()
-    write_parquet_pair(tmp_path / "jpeg", shape=GREY, kind="jpeg")
-    copy = load_dataset("mnist", str(tmp_path / "jpeg"), 0, binary=True)
-    assert copy.label == "MNIST (JPEG copy) layout with 20 + 20 images, binary"
-    write_parquet_pair(tmp_path / "large")
-    assert "is 32x32 pixels: it needs to be 28x28" in refused(tmp_path / "large", "mnist")
-
-
-def test_rgb_copies_of_grey_images_become_grey(tmp_path: Path):
-    train, _ = write_parquet_pair(tmp_path, shape=GREY)
-    path = tmp_path / "train-00000-of-00001.parquet"
-    labels = list(range(10)) * 2
-    write_parquet(path, [encode(image.repeat(3, axis=2)) for image in train], labels)
-    assert rows(load_dataset("mnist", str(tmp_path), 0).train) == expected_rows(train, labels)
-
-
-@pytest.mark.parametrize(("place", "cifar"), [("mnist", "cifar10"), ("mnist", "plain_text"), ("xyz", "cifar10")])
-def test_data_sets_in_folders_side_by_side_are_told_apart(tmp_path: Path, place: str, cifar: str):
-    _, grey = write_parquet_pair(tmp_path / place, shape=GREY)
-    _, colour = write_parquet_pair(tmp_path / cifar)
-    write_parquet_pair(tmp_path / "cifar100", classes=100)
-    labels = list(range(10)) * 2
-    assert rows(load_dataset("mnist", str(tmp_path), 0).test) == expected_rows(grey, labels)
-    assert rows(load_dataset("cifar10", str(tmp_path), 0).test) == expected_rows(colour, labels)
-    assert load_dataset("cifar100", str(tmp_path), 0).num_classes == 100
-
-
-def test_binary_covers_the_threshold_and_the_fingerprint(tmp_path: Path):
-    labels = list(range(10))
-    for name, levels in (("grey", (0, 127, 128, 255)), ("black_and_white", (0, 0, 255, 255))):
-        image = np.repeat(np.array(levels, dtype=np.uint8), 7)[None, :, None].repeat(28, axis=0)
-        for split in ("train", "test"):
-            write_parquet(tmp_path / name / f"{split}-00000-of-00001.parquet", [encode(image)] * 10, labels)
-    grey, white = (str(tmp_path / name) for name in ("grey", "black_and_white"))
-    expected = load_dataset("mnist", white, 0)
-    binary = load_dataset("mnist", grey, 0, binary=True)
-    assert torch.equal(binary.train.images, expected.train.images)
-    assert (expected.binary, binary.binary) == (False, True)
-    # The same pixels, but normalised in another way: other data.
-    assert binary.fingerprint != expected.fingerprint
-    assert binary.fingerprint == load_dataset("mnist", white, 0, binary=True).fingerprint
-
-
-def test_cifar10_files_are_not_cifar100(tmp_path: Path):
-    write_parquet_pair(tmp_path)
-    assert "has 10 classes: CIFAR-100 has 100" in refused(tmp_path, "cifar100")
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the CIFAR-10 copy is not on this machine")
-def test_the_shared_copy_of_cifar10():
-    dataset = load_dataset("cifar10", str(SHARED), 5000)
-    assert dataset.label.startswith("CIFAR-10 (JPEG copy)")
-    assert [len(split.labels) for split in (dataset.train, dataset.val, dataset.test)] == [45000, 5000, 10000]
-    assert dataset.test.labels.bincount().tolist() == [1000] * 10
-    assert len(dataset.test.labels[:100].unique()) == 10
-    assert len(dataset.val.labels[:100].unique()) == 10
-    mean, _ = channel_statistics(torch.cat((dataset.train.images, dataset.val.images)))
-    assert mean.tolist() == pytest.approx([125.27, 122.93, 113.86], abs=0.005)
-
-
-# --- class folders of images -----------------------------------------------------------------------------------------
-
-
-def write_image_folder(
-    root: Path, kind: str = "png", side: int = 32, classes: int = 10, shape: tuple[int, int, int] = RGB
-) -> None:
-    for seed, name in enumerate(("train", "test")):
-        for target in range(classes):
-            folder = root / name / f"class_{target:02d}"
-            folder.mkdir(parents=True)
-            for number, image in enumerate(make_images(2, 100 * seed + target, shape)):
-                (folder / f"{number}.{kind}").write_bytes(
-                    encode(image[:side, :side], "jpeg" if kind == "jpg" else kind)
-                )
-
-
-def test_image_folder(tmp_path: Path):
-    write_image_folder(tmp_path)
-    (tmp_path / "train" / "class_03" / "notes.txt").write_text("not an image")
-    (tmp_path / "train" / ".cache").mkdir()
-    dataset = load_dataset("cifar10", str(tmp_path), 0)
-    assert dataset.label.startswith("CIFAR-10")
-    for seed, split in enumerate((dataset.train, dataset.test)):
-        images = np.concatenate([make_images(2, 100 * seed + target) for target in range(10)])
-        assert rows(split) == expected_rows(images, [target for target in range(10) for _ in range(2)])
-
-
-def test_mnist_is_read_from_class_folders(tmp_path: Path):
-    write_image_folder(tmp_path, shape=GREY)
-    for folder in (*tmp_path.glob("*/class_*"),):
-        folder.rename(folder.parent / folder.name[-1])
-    dataset = load_dataset("mnist", str(tmp_path), 4)
-    assert dataset.label == "MNIST layout with 20 + 20 images"
-    images = [np.concatenate([make_images(2, 100 * seed + t, GREY) for t in range(10)]) for seed in range(2)]
-    labels = [target for target in range(10) for _ in range(2)]
-    assert len(dataset.val) == 4
-    assert rows(dataset.train) | rows(dataset.val) == expected_rows(images[0], labels)
-    assert rows(dataset.test) == expected_rows(images[1], labels)
-
-
-def test_image_folder_of_small_jpegs_is_scaled_and_told_in_the_label(tmp_path: Path):
-    write_image_folder(tmp_path, kind="jpg", side=16)
-    dataset = load_dataset("cifar10", str(tmp_path), 0)
-    assert dataset.label.startswith("CIFAR-10 (JPEG copy)")
-    assert dataset.train.images.shape == (20, 32, 32, 3)
-
-
-def test_grey_images_become_rgb(tmp_path: Path):
-    write_image_folder(tmp_path)
-    path = tmp_path / "train" / "class_00" / "0.png"
-    Image.new("L", (32, 32), 77).save(path)
-    dataset = load_dataset("cifar10", str(tmp_path), 0)
-    assert (np.full((32, 32, 3), 77, dtype=np.uint8).tobytes(), 0) in rows(dataset.train)
-
-
-def test_faults_of_an_image_folder_are_named(tmp_path: Path):
-    few, odd, empty, broken, half = (tmp_path / name for name in ("few", "odd", "empty", "broken", "half"))
-    write_image_folder(few, classes=9)
-    assert f"{few / 'train'} has 9 class folders: CIFAR-10 has 10" in refused(few)
-    write_image_folder(odd)
-    (odd / "test" / "class_09").rename(odd / "test" / "klass_09")
-    assert "only one has class_09, klass_09" in refused(odd)
-    write_image_folder(empty)
-    for path in (empty / "test" / "class_04").iterdir():
-        path.unlink()
-    assert f"{empty / 'test' / 'class_04'} has no .png" in refused(empty)
-    write_image_folder(broken)
-    (broken / "test" / "class_02" / "1.png").write_bytes(b"not an image")
-    assert f"{broken / 'test' / 'class_02' / '1.png'} cannot be decoded" in refused(broken)
-    (half / "train").mkdir(parents=True)
-    assert f"{half / 'test'} is missing" in refused(half)
-
-
-def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_image_folder(tmp_path)
-
-    def denied(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "read_bytes", denied)
-    message = refused(tmp_path)
-    assert f"cannot read data.root={tmp_path}" in message
-    assert str(tmp_path / "train" / "class_00" / "0.png") in message
 
 
 # --- torchvision's archive -------------------------------------------------------------------------------------------
@@ -510,7 +206,7 @@ def write_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch, packed: str = "ub
         labels = b"\0\0\x08\x01" + sizes[:4] + bytes(range(10)) * (count // 10)
         for filename, content in ((f"{name}-images-idx3-ubyte", images), (f"{name}-labels-idx1-ubyte", labels)):
             compressed = gzip.compress(content, mtime=0)
-            monkeypatch.setitem(sources._UNPACKED_MD5, filename, hashlib.md5(content).hexdigest())
+            monkeypatch.setitem(archives._UNPACKED_MD5, filename, hashlib.md5(content).hexdigest())
             resources.append((f"{filename}.gz", hashlib.md5(compressed).hexdigest()))
             if packed in filename:
                 (folder / f"{filename}.gz").write_bytes(compressed)
@@ -532,7 +228,7 @@ def assert_is_the_tiny_mnist(root: Path) -> None:
 
 
 def test_mnist_is_what_torchvision_reads_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert {f"{name}.gz" for name in sources._UNPACKED_MD5} == dict(MNIST.resources).keys()
+    assert {f"{name}.gz" for name in archives._UNPACKED_MD5} == dict(MNIST.resources).keys()
     write_mnist(tmp_path / "MNIST" / "raw", monkeypatch, packed="none")
     dataset = load_dataset("mnist", str(tmp_path), 0)
     for split, train in ((dataset.train, True), (dataset.test, False)):
@@ -727,6 +423,104 @@ def test_without_a_network_the_other_ways_are_named(
     message = refused(tmp_path, name)
     for part in (f"data.root={tmp_path}", archive.base_folder, "parquet", "ImageFolder", "Connection refused"):
         assert part in message
+
+
+def touch(root: Path, *names: str) -> None:
+    """Make files of one byte, and folders of names that end in a slash."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.endswith("/") else path.write_bytes(b"?")
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "told"),
+    [
+        ("cifar10", ["cifar10.npz"], "cifar10.npz"),
+        ("cifar10", ["archive.zip", "README.md"], "archive.zip"),
+        ("cifar10", ["images/0.png", "labels.csv"], "images, labels.csv"),
+        ("cifar10", ["airplane/0.png", "bird/0.png"], "airplane, bird"),
+        ("cifar10", ["cifar10/data.arrow"], "cifar10"),
+        ("cifar10", ["plain_text/0.0.0/cifar10-train.arrow"], "plain_text"),
+        ("cifar10", ["hub/datasets--ylecun--mnist/snapshots/0/mnist/train.parquet"], "hub"),
+        ("cifar10", ["cifar100/train-00000-of-00001.parquet"], "cifar100"),
+        ("cifar10", ["something/deep/below/0.png"], "something"),
+        ("cifar10", ["MNIST/raw/train-images-idx3-ubyte", "mine/0.png"], "mine"),
+        ("cifar10", ["unknown"], "unknown"),
+        ("cifar100", ["train", "test", "meta"], "meta, test, train"),
+        ("mnist", ["MNIST/train-images-idx3-ubyte"], "MNIST"),
+        ("mnist", ["fashion_mnist/train.parquet", "fashion_mnist/test.parquet"], "fashion_mnist"),
+        ("mnist", ["mnist.npz", "cifar-10-batches-py/data_batch_1"], "mnist.npz"),
+    ],
+)
+def test_a_folder_that_holds_something_unknown_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, files: list[str], told: str
+):
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", lambda *_: pytest.fail("a download"))
+    touch(tmp_path, *files)
+    before = sorted(tmp_path.rglob("*"))
+    message = refused(tmp_path, name)
+    assert f"data.root={tmp_path} holds {told}, but not " in message
+    for part in ("train-*.parquet", "ImageFolder", "set data.root to an empty folder"):
+        assert part in message
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_found_is_told_in_a_few_names(tmp_path: Path):
+    touch(tmp_path, *(f"{number:02d}.png" for number in range(40)))
+    assert "holds 00.png, 01.png, 02.png, 03.png, 04.png and 35 more, but not CIFAR-10" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [],
+        [".DS_Store", "Thumbs.db", ".download.lock", ".extract-abc/half", "README.md", "notes.txt"],
+        [
+            "MNIST/raw/train-images-idx3-ubyte",
+            "FashionMNIST/raw/x",
+            "cifar-100-python.tar.gz",
+            "cifar-100-python/train",
+        ],
+        ["empty/", "also/empty/", "also/.hidden"],
+        ["cifar-10-python.tar.gz"],
+    ],
+    ids=["nothing", "leftovers", "torchvision's others", "empty folders", "a cut download"],
+)
+def test_an_empty_folder_is_filled_by_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str]):
+    archive = write_archive(tmp_path / "server", monkeypatch)
+    root = tmp_path / "root"
+    root.mkdir()
+    touch(root, *files)
+    with served(archive.parent) as address:
+        monkeypatch.setattr(CIFAR10, "url", f"{address}/{archive.name}")
+        assert_is_the_tiny_archive(root)
+
+
+def test_torchvisions_files_are_found_in_a_folder_called_like_the_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_archive_folder(tmp_path / "CIFAR10" / BASE, monkeypatch)
+    write_mnist(tmp_path / "mnist" / "MNIST" / "raw", monkeypatch)
+    assert_is_the_tiny_archive(tmp_path)
+    assert_is_the_tiny_mnist(tmp_path)
+    assert_is_the_tiny_mnist(tmp_path / "mnist" / "MNIST")
+
+
+def test_class_folders_are_found_in_a_folder_called_like_the_data_set(tmp_path: Path):
+    write_image_folder(tmp_path / "cifar-10")
+    write_image_folder(tmp_path / "stl10")
+    labels = [target for target in range(10) for _ in range(2)]
+    images = np.concatenate([make_images(2, target) for target in range(10)])
+    assert rows(load_dataset("cifar10", str(tmp_path), 0).train) == expected_rows(images, labels)
+    (tmp_path / "cifar-10").rename(tmp_path / "mine")
+    assert "holds mine, stl10, but not CIFAR-10 in a layout that is known" in refused(tmp_path, val_size=1)
+
+
+def test_parquet_files_come_before_class_folders(tmp_path: Path):
+    write_image_folder(tmp_path)
+    write_parquet_pair(tmp_path, kind="jpeg")
+    assert "JPEG" in load_dataset("cifar10", str(tmp_path), 0).label
 
 
 def test_a_root_that_cannot_be_made_is_told(tmp_path: Path):
