@@ -117,7 +117,8 @@ def shift_of_update(passes: Passes, new_params: Mapping[str, Tensor], layers: It
             shift = None
         if shift is not None:
             return shift
-    passes.refuse_unrepeatable(loss.detach())
+    loss = loss.detach()  # its graph is not needed any more
+    passes.refuse_unrepeatable(loss)
     return _layer_by_layer(passes, recording.places, found, new)
 
 
