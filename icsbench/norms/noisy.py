@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icsbench.norms.recompute import stream_of
+
 _LEVELS = 1 << 16
-_CPU_BLOCK = 1 << 15
 
 
 @functools.cache
@@ -25,20 +26,77 @@ def _normal_quantiles(dtype: torch.dtype, device: torch.device) -> Tensor:
     return (means / means.square().mean().sqrt()).to(dtype).to(device)
 
 
+@functools.cache
+def _normal_pairs(device: torch.device) -> Tensor:
+    """65,536 equally likely pairs of quantiles; a pair is two float32 numbers in the bits of one int64.
+
+    Pair k is the quantiles k and k', where k' is the 16 bits of k in reverse order, every other one flipped. So each of
+    the two takes every quantile once, their first 8 bits are independent of one another, and they are uncorrelated.
+    """
+    quantiles, k = _normal_quantiles(torch.float32, torch.device("cpu")), torch.arange(_LEVELS, device="cpu")
+    mirrored = sum(((k >> bit) & 1) << (15 - bit) for bit in range(16)) ^ 0x5555
+    return torch.stack([quantiles, quantiles[mirrored]], dim=1).view(torch.int64).flatten().to(device)
+
+
 def _is_channels_last(x: Tensor) -> bool:
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
-class _Scratch:
-    """Memory for one block of samples: random bits, split into two 16-bit integers an activation, and work space."""
+class _Block:
+    """Disturbs a block of float32 or float64 samples, with 16 random bits an activation for s and as many for m.
 
-    def __init__(self, like: Tensor) -> None:
-        count = like.numel()
-        self.bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=like.device)
-        self.unsigned = self.bits.view(torch.uint16)[:count]
-        self.signed = self.bits.view(torch.int16)[count : 2 * count].view(like.shape)
-        self.ranks = torch.empty(count, dtype=torch.int32, device=like.device)
-        self.floats = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    Small blocks and work space that they share keep the passes over them inside a processor's cache.
+    """
+
+    levels = _LEVELS
+    cpu_size = 1 << 15
+
+    def __init__(self, x: Tensor) -> None:
+        count = x.numel()
+        self._bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=x.device)
+        self._unsigned = self._bits.view(torch.uint16)[:count]
+        self._signed = self._bits.view(torch.int16)[count : 2 * count].view(x.shape)
+        self._ranks = torch.empty(count, dtype=torch.int32, device=x.device)
+        self._floats = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+    def disturb_(self, x: Tensor, s: Tensor, mu: Tensor, sigma: Tensor, noise: _Noise, stream: Any) -> None:
+        """Overwrite x with s * x + m and fill s; mu and sigma have the shape of one sample."""
+        floats = self._floats
+        self._bits.random_(-(2**63), None, generator=stream)
+        self._ranks.copy_(self._unsigned)
+        torch.index_select(_normal_quantiles(x.dtype, x.device), 0, self._ranks, out=floats.view(-1))
+        torch.add(sigma, floats, alpha=noise.r_sigma, out=s)
+        torch.add(mu, floats.copy_(self._signed), alpha=2 * noise.r_mu / self.levels, out=floats)
+        torch.addcmul(floats, x, s, out=x)
+
+
+class _CoarseBlock:
+    """As ``_Block`` for bfloat16, with half the random bits: 16 for the s of two neighbours in memory, 8 for an m.
+
+    All sums are float32 and rounded once.
+    """
+
+    levels = 1 << 8
+    cpu_size = 1 << 16
+
+    def __init__(self, x: Tensor) -> None:
+        count, pairs = x.numel(), (x.numel() + 1) // 2
+        self._bits = torch.empty((2 * pairs + count + 7) // 8, dtype=torch.int64, device=x.device)
+        self._unsigned = self._bits.view(torch.uint16)[:pairs]
+        self._signed = self._bits.view(torch.int8)[2 * pairs : 2 * pairs + count].view(x.shape)
+        self._ranks = torch.empty(pairs, dtype=torch.int32, device=x.device)
+        self._pairs = torch.empty(pairs, dtype=torch.int64, device=x.device)
+        self._s = self._pairs.view(torch.float32)[:count].view(x.shape)
+        self._m, self._x = (torch.empty(x.shape, dtype=torch.float32, device=x.device) for _ in range(2))
+
+    def disturb_(self, x: Tensor, s: Tensor, mu: Tensor, sigma: Tensor, noise: _Noise, stream: Any) -> None:
+        """Overwrite x with s * x + m and fill s; mu and sigma are float32, of the shape of one sample."""
+        self._bits.random_(-(2**63), None, generator=stream)
+        self._ranks.copy_(self._unsigned)
+        torch.index_select(_normal_pairs(x.device), 0, self._ranks, out=self._pairs)
+        s.copy_(torch.add(sigma, self._s, alpha=noise.r_sigma, out=self._s))
+        torch.add(mu, self._m.copy_(self._signed), alpha=2 * noise.r_mu / self.levels, out=self._m)
+        x.copy_(torch.addcmul(self._m, self._x.copy_(x), self._s, out=self._m))
 
 
 class _Disturb(torch.autograd.Function):
@@ -87,18 +145,19 @@ class _Noise(nn.Module):
         dtype = x.dtype
         if not (x.is_contiguous() or _is_channels_last(x)):
             x = x.contiguous()
-        return _disturb(x if dtype == torch.float64 else x.float(), self).to(dtype)
+        return _disturb(x if dtype in (torch.float64, torch.bfloat16) else x.float(), self).to(dtype)
 
     def _disturb_(self, x: Tensor) -> Tensor:
         """Overwrite the dense x with s * x + m and return s.
 
-        The stream gives mu, then sigma, then, for each block of samples, 16 bits an activation for s and as many
-        for m, in memory order. Small blocks and shared scratch keep the passes over them inside a processor's cache.
+        The stream gives mu, then sigma, then the bits for each block of samples: for all s, then for all m, in memory
+        order.
         """
-        device, generator = x.device, self.generator
-        mu = torch.empty(x.shape[1], dtype=x.dtype, device=device).uniform_(-self.n_mu, self.n_mu, generator=generator)
-        sigma = torch.empty_like(mu).uniform_(1.0, self.n_sigma, generator=generator)
-        mu += self.r_mu / _LEVELS  # u below is on average -1/2
+        device, stream = x.device, stream_of(self, self.generator)
+        kind, dtype = (_CoarseBlock, torch.float32) if x.dtype == torch.bfloat16 else (_Block, x.dtype)
+        mu = torch.empty(x.shape[1], dtype=dtype, device=device).uniform_(-self.n_mu, self.n_mu, generator=stream)
+        sigma = torch.empty_like(mu).uniform_(1.0, self.n_sigma, generator=stream)
+        mu += self.r_mu / kind.levels  # the signed integers of m are on average -1/2
 
         s = torch.empty_like(x)
         per_sample = [t.view(-1, *[1] * (x.dim() - 2)).expand(x.shape[1:]) for t in (mu, sigma)]
@@ -109,19 +168,13 @@ class _Noise(nn.Module):
             x_rows, s_rows = (t.flatten(1) for t in (x, s))
             mu_row, sigma_row = (t.flatten() for t in per_sample)
 
-        quantiles = _normal_quantiles(x.dtype, device)
-        samples = max(1, _CPU_BLOCK // max(1, len(mu_row)) if device.type == "cpu" else len(x))
-        scratch = _Scratch(s_rows[:samples])
-        for x_block, s_block in zip(x_rows.split(samples), s_rows.split(samples), strict=True):
-            if s_block.shape != scratch.floats.shape:
-                scratch = _Scratch(s_block)
-            scratch.bits.random_(-(2**63), None, generator=generator)
-            scratch.ranks.copy_(scratch.unsigned)
-            torch.index_select(quantiles, 0, scratch.ranks, out=scratch.floats.view(-1))
-            torch.add(sigma_row, scratch.floats, alpha=self.r_sigma, out=s_block)
-            u = scratch.floats.copy_(scratch.signed)
-            m = torch.add(mu_row, u, alpha=2 * self.r_mu / _LEVELS, out=scratch.floats)
-            torch.addcmul(m, x_block, s_block, out=x_block)
+        samples = max(1, kind.cpu_size // max(1, len(mu_row)) if device.type == "cpu" else len(x))
+        x_blocks, s_blocks = x_rows.split(samples), s_rows.split(samples)
+        block = kind(x_blocks[0])
+        for x_block, s_block in zip(x_blocks, s_blocks, strict=True):
+            if x_block.shape != x_blocks[0].shape:
+                block = kind(x_block)
+            block.disturb_(x_block, s_block, mu_row, sigma_row, self, stream)
         return s
 
     def extra_repr(self) -> str:
