@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icsbench.norms.conversion import NotForSyncBatchNorm
 from icsbench.norms.recompute import stream_of
 
 _LEVELS = 1 << 16
@@ -51,7 +53,11 @@ class _Block:
     levels = _LEVELS
     cpu_size = 1 << 15
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, stream: torch.Generator | None) -> None:
+        self._stream = stream
+        self._shape_as(x)
+
+    def _shape_as(self, x: Tensor) -> None:
         count = x.numel()
         self._bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=x.device)
         self._unsigned = self._bits.view(torch.uint16)[:count]
@@ -59,10 +65,12 @@ class _Block:
         self._ranks = torch.empty(count, dtype=torch.int32, device=x.device)
         self._floats = torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
-    def disturb_(self, x: Tensor, s: Tensor, mu: Tensor, sigma: Tensor, noise: _Noise, stream: Any) -> None:
+    def disturb_(self, x: Tensor, s: Tensor, mu: Tensor, sigma: Tensor, noise: _Noise) -> None:
         """Overwrite x with s * x + m and fill s; mu and sigma have the shape of one sample."""
+        if x.shape != self._floats.shape:
+            self._shape_as(x)
         floats = self._floats
-        self._bits.random_(-(2**63), None, generator=stream)
+        self._bits.random_(-(2**63), None, generator=self._stream)
         self._ranks.copy_(self._unsigned)
         torch.index_select(_normal_quantiles(x.dtype, x.device), 0, self._ranks, out=floats.view(-1))
         torch.add(sigma, floats, alpha=noise.r_sigma, out=s)
@@ -73,30 +81,45 @@ class _Block:
 class _CoarseBlock:
     """As ``_Block`` for bfloat16, with half the random bits: 16 for the s of two neighbours in memory, 8 for an m.
 
-    All sums are float32 and rounded once.
+    Everything is added up in float32 and rounded once. On a CPU the bits come from NumPy's SFC64, which the stream
+    seeds and which gives them in half the time.
     """
 
     levels = 1 << 8
-    cpu_size = 1 << 16
+    cpu_size = 1 << 17
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, stream: torch.Generator | None) -> None:
+        self._stream, self._source = stream, None
+        if x.device.type == "cpu":
+            seed = torch.empty(2, dtype=torch.int64, device="cpu").random_(generator=stream)
+            self._source = numpy.random.SFC64(seed.tolist())
+        self._shape_as(x)
+
+    def _shape_as(self, x: Tensor) -> None:
         count, pairs = x.numel(), (x.numel() + 1) // 2
-        self._bits = torch.empty((2 * pairs + count + 7) // 8, dtype=torch.int64, device=x.device)
-        self._unsigned = self._bits.view(torch.uint16)[:pairs]
-        self._signed = self._bits.view(torch.int8)[2 * pairs : 2 * pairs + count].view(x.shape)
         self._ranks = torch.empty(pairs, dtype=torch.int32, device=x.device)
         self._pairs = torch.empty(pairs, dtype=torch.int64, device=x.device)
-        self._s = self._pairs.view(torch.float32)[:count].view(x.shape)
-        self._m, self._x = (torch.empty(x.shape, dtype=torch.float32, device=x.device) for _ in range(2))
+        self._a = self._pairs.view(torch.float32)[:count].view(x.shape)
+        self._b = torch.empty(x.shape, dtype=torch.float32, device=x.device)
 
-    def disturb_(self, x: Tensor, s: Tensor, mu: Tensor, sigma: Tensor, noise: _Noise, stream: Any) -> None:
+    def _bits(self, count: int) -> Tensor:
+        if self._source is not None:
+            return torch.from_numpy(self._source.random_raw(count).view(numpy.int64))
+        bits = torch.empty(count, dtype=torch.int64, device=self._ranks.device)
+        return bits.random_(-(2**63), None, generator=self._stream)
+
+    def disturb_(self, x: Tensor, s: Tensor, mu: Tensor, sigma: Tensor, noise: _Noise) -> None:
         """Overwrite x with s * x + m and fill s; mu and sigma are float32, of the shape of one sample."""
-        self._bits.random_(-(2**63), None, generator=stream)
-        self._ranks.copy_(self._unsigned)
+        if x.shape != self._b.shape:
+            self._shape_as(x)
+        a, b, count, pairs = self._a, self._b, x.numel(), len(self._pairs)
+        bits = self._bits((2 * pairs + count) // 8 + 1)
+        self._ranks.copy_(bits.view(torch.uint16)[:pairs])
         torch.index_select(_normal_pairs(x.device), 0, self._ranks, out=self._pairs)
-        s.copy_(torch.add(sigma, self._s, alpha=noise.r_sigma, out=self._s))
-        torch.add(mu, self._m.copy_(self._signed), alpha=2 * noise.r_mu / self.levels, out=self._m)
-        x.copy_(torch.addcmul(self._m, self._x.copy_(x), self._s, out=self._m))
+        s.copy_(torch.add(sigma, a, alpha=noise.r_sigma, out=a))
+        torch.addcmul(mu, b.copy_(x), a, out=b)
+        a.copy_(bits.view(torch.int8)[2 * pairs : 2 * pairs + count].view(x.shape))
+        x.copy_(torch.add(b, a, alpha=2 * noise.r_mu / self.levels, out=b))
 
 
 class _Disturb(torch.autograd.Function):
@@ -159,22 +182,19 @@ class _Noise(nn.Module):
         sigma = torch.empty_like(mu).uniform_(1.0, self.n_sigma, generator=stream)
         mu += self.r_mu / kind.levels  # the signed integers of m are on average -1/2
 
-        s = torch.empty_like(x)
-        per_sample = [t.view(-1, *[1] * (x.dim() - 2)).expand(x.shape[1:]) for t in (mu, sigma)]
+        s, positions = torch.empty_like(x), math.prod(x.shape[2:])
         if _is_channels_last(x):
             x_rows, s_rows = (t.permute(0, 2, 3, 1).flatten(1) for t in (x, s))
-            mu_row, sigma_row = (t.permute(1, 2, 0).flatten() for t in per_sample)
+            mu_row, sigma_row = (t.repeat(positions) for t in (mu, sigma))
         else:
             x_rows, s_rows = (t.flatten(1) for t in (x, s))
-            mu_row, sigma_row = (t.flatten() for t in per_sample)
+            mu_row, sigma_row = (t.repeat_interleave(positions) for t in (mu, sigma))
 
         samples = max(1, kind.cpu_size // max(1, len(mu_row)) if device.type == "cpu" else len(x))
         x_blocks, s_blocks = x_rows.split(samples), s_rows.split(samples)
-        block = kind(x_blocks[0])
+        block = kind(x_blocks[0], stream)
         for x_block, s_block in zip(x_blocks, s_blocks, strict=True):
-            if x_block.shape != x_blocks[0].shape:
-                block = kind(x_block)
-            block.disturb_(x_block, s_block, mu_row, sigma_row, self, stream)
+            block.disturb_(x_block, s_block, mu_row, sigma_row, self)
         return s
 
     def extra_repr(self) -> str:
@@ -192,10 +212,17 @@ class ActivationNoise(_Noise):
     The noise is a constant to the gradient: da'/da = s. m and the quantiles of s come in 65,536 equally likely
     values, so |s - sigma_j| stays below 4.5 r_sigma.
 
+    For bfloat16 input, as under autocast, the noise is drawn in less time: mu and sigma are the same float32 numbers
+    that float32 input gets from the same state, m and s are others. m comes in 256 equally likely values, s in the same
+    65,536 as above, but the s of two neighbours in memory are one of 65,536 equally likely pairs, uncorrelated and
+    independent to 8 bits each. a' is computed in float32 and rounded once; in the gradient s is rounded to bfloat16.
+
     ``noise`` is None for noise in training mode only, True or False where an evaluation protocol forces it; without
     noise the input is returned and no random number drawn. ``generator`` is the stream, on the device of the input;
-    None means torch's default one. The same state and the same shape and memory format give the same noise bit for
-    bit, whatever the number of threads; mu and sigma do not depend on the batch size either.
+    None means torch's default one. The same state and the same shape, memory format and dtype give the same noise bit
+    for bit, whatever the number of threads; mu and sigma do not depend on the batch size either. Under
+    ``torch.utils.checkpoint`` the recomputation repeats the noise of the forward pass, and the stream does not move.
+    Any other forward call inside a backward pass draws from ``generator=None`` only.
 
     Raises ValueError for n_mu, r_mu or r_sigma below 0, n_sigma below 1 or any of them not finite.
     """
@@ -224,6 +251,10 @@ class ActivationNoise(_Noise):
 
 class _NoisyBatchNorm(_Noise, _BatchNorm):
     """Batch normalization followed, after the affine map, by the noise of ``ActivationNoise``."""
+
+    qconfig = NotForSyncBatchNorm(
+        "has no noise; convert a plain batch normalization and put an ActivationNoise behind it"
+    )
 
     def __init__(
         self,
@@ -258,6 +289,11 @@ class NoisyBatchNorm1d(_NoisyBatchNorm, nn.BatchNorm1d):
     the further arguments, ``noise`` and ``generator`` are ``ActivationNoise``'s. The noise follows the affine map and
     so comes before the nonlinearity (Santurkar et al. 2018, Algorithm 1). Where it is off, the result is
     ``BatchNorm1d``'s, bit for bit.
+
+    ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` would drop the noise, and so raises IcsbenchError. For batch
+    statistics over several processes, convert a network with plain batch normalization, then put an ActivationNoise
+    behind each layer: ``Sequential(SyncBatchNorm(C), ActivationNoise(generator=generator))`` is the same function.
+    Generators of one seed in all processes give them one mu_j and sigma_j, but also the same m and s in each share.
     """
 
 

@@ -90,7 +90,9 @@ def stream_of(drawer: object, generator: torch.Generator | None) -> torch.Genera
                 "noise with a generator of its own is drawn inside a backward pass, and not by torch.utils.checkpoint: "
                 "a recomputation would draw other noise; use torch.utils.checkpoint.checkpoint, or generator=None"
             )
-        state = generator.get_state() if recording else None
+        if not recording:
+            return generator
+        state = generator.get_state()
     for draws in recording:
         draws.taken.append((drawer, state))
     return generator
