@@ -87,7 +87,7 @@ class _LpNorm(_BatchNorm):
     _shapes: ClassVar[dict[int, str]]
     running_norm: Tensor | None
     running_var: Any = NotForSyncBatchNorm("divides by the standard deviation instead of N_p")
-    qconfig = NotForSyncBatchNorm("divides by the standard deviation instead of N_p")
+    qconfig: Any = NotForSyncBatchNorm("divides by the standard deviation instead of N_p")
 
     def __init__(
         self,

@@ -252,7 +252,7 @@ class ActivationNoise(_Noise):
 class _NoisyBatchNorm(_Noise, _BatchNorm):
     """Batch normalization followed, after the affine map, by the noise of ``ActivationNoise``."""
 
-    qconfig = NotForSyncBatchNorm(
+    qconfig: Any = NotForSyncBatchNorm(
         "has no noise; convert a plain batch normalization and put an ActivationNoise behind it"
     )
 
