@@ -28,7 +28,7 @@ from icsbench.norms import (
     noise_modules,
     recompute,
 )
-from icsbench.norms.noisy import _normal_quantiles
+from icsbench.norms.noisy import _normal_pairs, _normal_quantiles
 
 CONSTANTS = {"n_mu": 0.5, "n_sigma": 1.25, "r_mu": 0.1, "r_sigma": 0.1}
 LAYERS = [
@@ -154,6 +154,15 @@ def test_quantile_table_has_mean_0_and_variance_1():
     assert table.mean().abs() < 1e-15
     assert abs(table.square().mean() - 1) < 1e-14
     assert (table.diff() > 0).all()
+
+
+def test_pairs_of_quantiles_have_one_pair_in_each_of_256_x_256_boxes():
+    table = _normal_quantiles(torch.float32, torch.device("cpu"))
+    pairs = _normal_pairs(torch.device("cpu")).view(torch.float32).view(-1, 2)
+    boxes = [torch.bucketize(column.contiguous(), table[::256].contiguous(), right=True) for column in pairs.T]
+    assert torch.equal((256 * (boxes[0] - 1) + boxes[1] - 1).sort().values, torch.arange(65_536))
+    assert all(torch.equal(column.sort().values, table) for column in pairs.T)
+    assert abs(torch.corrcoef(pairs.T.double())[0, 1].item()) < 1e-7
 
 
 class TestPositionsAreIndependent:
