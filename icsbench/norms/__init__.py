@@ -76,9 +76,9 @@ def noise_modules(model: nn.Module) -> list[ActivationNoise | NoisyBatchNorm1d |
     return [m for m in model.modules() if isinstance(m, (ActivationNoise, NoisyBatchNorm1d, NoisyBatchNorm2d))]
 
 
-def batch_norms(model: nn.Module) -> list[_BatchNorm | LpNorm1d | LpNorm2d]:
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """The modules of ``model`` that normalize by batch statistics and keep running ones, in module order.
 
     All have ``momentum`` and ``reset_running_stats``, and use the running statistics in eval mode.
     """
-    return [m for m in model.modules() if isinstance(m, (_BatchNorm, LpNorm1d, LpNorm2d))]
+    return [m for m in model.modules() if isinstance(m, _BatchNorm)]

@@ -7,6 +7,9 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from icsbench.norms.conversion import NotForSyncBatchNorm
 
 
 def _axes(a: Tensor) -> tuple[int, ...]:
@@ -73,55 +76,87 @@ class _Normalize(torch.autograd.Function):
         return da, dscale / norm, dbias, None, None
 
 
-class _LpNorm(nn.Module):
-    """What both classes share; they say which shapes they take."""
+class _LpNorm(_BatchNorm):
+    """What both classes share; they say which shapes they take.
 
+    A subclass of PyTorch's ``_BatchNorm`` for the sake of what looks for layers with running statistics, such as
+    ``torch.optim.swa_utils.update_bn``. It has ``running_norm`` in place of ``running_var``.
+    """
+
+    _version = 1  # what it keeps is as it was before it was a _BatchNorm
     _shapes: ClassVar[dict[int, str]]
-    running_mean: Tensor
-    running_norm: Tensor
-    num_batches_tracked: Tensor
+    running_norm: Tensor | None
+    running_var: Any = NotForSyncBatchNorm("divides by the standard deviation instead of N_p")
+    qconfig: Any = NotForSyncBatchNorm("divides by the standard deviation instead of N_p")
 
-    def __init__(self, num_features: int, p: float, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        num_features: int,
+        p: float,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Module.__init__(self)  # _BatchNorm's would make a running_var
         if p not in (1, 2, math.inf):
             raise ValueError(f"p must be 1, 2 or inf, not {p}")
         self.num_features, self.p, self.eps, self.momentum = num_features, p, eps, momentum
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_norm", torch.ones(num_features))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.affine, self.track_running_stats = affine, track_running_stats
+
+        def filled(value: float, wanted: bool) -> Tensor | None:
+            return torch.full((num_features,), value, device=device, dtype=dtype) if wanted else None
+
+        for name, value in (("weight", 1.0), ("bias", 0.0)):
+            start = filled(value, affine)
+            self.register_parameter(name, None if start is None else nn.Parameter(start))
+        self.register_buffer("running_mean", filled(0.0, track_running_stats))
+        self.register_buffer("running_norm", filled(1.0, track_running_stats))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, device=device) if track_running_stats else None)
 
     def reset_running_stats(self) -> None:
         """Forget the batches seen: mean 0, norm 1."""
-        self.running_mean.zero_()
-        self.running_norm.fill_(1)
-        self.num_batches_tracked.zero_()
+        for buffer, value in ((self.running_mean, 0), (self.running_norm, 1), (self.num_batches_tracked, 0)):
+            if buffer is not None:
+                buffer.fill_(value)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize, scale and shift; the result has x's shape, dtype and memory format.
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize, scale and shift; the result has the input's shape, dtype and memory format.
 
-        Raises ValueError for an x of another shape and, in training mode, for one with a single value per channel.
+        Raises ValueError for an input of another shape and, where the batch's own statistics are used, for one with a
+        single value per channel.
         """
-        if x.dim() not in self._shapes or x.shape[1] != self.num_features:
+        if input.dim() not in self._shapes or input.shape[1] != self.num_features:
             shapes = " or ".join(self._shapes.values()).replace("C", str(self.num_features))
-            raise ValueError(f"expected {shapes} input, got the shape {tuple(x.shape)}")
-        a = x.to(self.weight.dtype)
-        if not self.training:
-            return _normalize(a, self.running_mean, self.running_norm, self.weight, self.bias).to(x.dtype)
-        if x.numel() <= self.num_features:
-            raise ValueError(f"expected more than one value per channel in training, got the shape {tuple(x.shape)}")
-        out, mean, norm = cast("tuple[Tensor, ...]", _Normalize.apply(a, self.weight, self.bias, self.p, self.eps))
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            momentum = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean, momentum)
-            self.running_norm.lerp_(norm, momentum)
-        return out.to(x.dtype)
+            raise ValueError(f"expected {shapes} input, got the shape {tuple(input.shape)}")
+        running_mean, running_norm, batches = self.running_mean, self.running_norm, self.num_batches_tracked
+        like = next((t for t in (self.weight, running_mean) if t is not None), input)
+        a = input.to(torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype)
+        weight = a.new_ones(self.num_features) if self.weight is None else self.weight.to(a.dtype)
+        bias = a.new_zeros(self.num_features) if self.bias is None else self.bias.to(a.dtype)
+        if not self.training and running_mean is not None and running_norm is not None:
+            return _normalize(a, running_mean.to(a.dtype), running_norm.to(a.dtype), weight, bias).to(input.dtype)
+        if input.numel() <= self.num_features:
+            shape = tuple(input.shape)
+            raise ValueError(f"expected more than one value per channel in training, got the shape {shape}")
+        out, mean, norm = cast("tuple[Tensor, ...]", _Normalize.apply(a, weight, bias, self.p, self.eps))
+        if self.training and self.track_running_stats and batches is not None:
+            with torch.no_grad():
+                batches.add_(1)
+                momentum = 1 / batches.item() if self.momentum is None else self.momentum
+                for running, value in ((running_mean, mean), (running_norm, norm)):
+                    if running is not None:
+                        running.copy_(running.to(a.dtype).lerp_(value, momentum))
+        return out.to(input.dtype)
 
     def extra_repr(self) -> str:
         """The arguments of the layer."""
-        return f"{self.num_features}, p={self.p}, eps={self.eps}, momentum={self.momentum}"
+        return (
+            f"{self.num_features}, p={self.p}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
 
 
 class LpNorm1d(_LpNorm):
@@ -134,7 +169,15 @@ class LpNorm1d(_LpNorm):
     The paper does not say how to test. Here it is done as in batch normalization: in eval mode mean and N_p are the
     buffers ``running_mean`` and ``running_norm``, which follow those of the batches with ``momentum`` (None: their
     plain average over the ``num_batches_tracked`` batches since ``reset_running_stats``). gamma is ``weight``, starts
-    at 1, and beta is ``bias``, starts at 0, as in ``torch.nn.BatchNorm1d``. Computed in the parameters' dtype.
+    at 1, and beta is ``bias``, starts at 0.
+
+    The arguments are those of ``torch.nn.BatchNorm1d``, with p after the first: without ``affine`` there is no gamma
+    and no beta, without ``track_running_stats`` the batch's own mean and N_p are used in eval mode too. Computed in
+    the parameters' dtype, and in float32 where that is float16 or bfloat16.
+
+    ``torch.optim.swa_utils.update_bn`` recalibrates it. ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` would make it
+    divide by the standard deviation, and so raises IcsbenchError; it cannot be fused into a layer as batch
+    normalization can.
 
     Raises ValueError for a p other than 1, 2 and ``math.inf``.
     """

@@ -7,12 +7,15 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icsbench.norms.conversion import NotForSyncBatchNorm
+from icsbench.norms.recompute import stream_of
+
 _LEVELS = 1 << 16
-_CPU_BLOCK = 1 << 15
 
 
 @functools.cache
@@ -25,20 +28,98 @@ def _normal_quantiles(dtype: torch.dtype, device: torch.device) -> Tensor:
     return (means / means.square().mean().sqrt()).to(dtype).to(device)
 
 
+@functools.cache
+def _normal_pairs(device: torch.device) -> Tensor:
+    """65,536 equally likely pairs of quantiles; a pair is two float32 numbers in the bits of one int64.
+
+    Pair k is the quantiles k and k', where k' is the 16 bits of k in reverse order, every other one flipped. So each of
+    the two takes every quantile once, their first 8 bits are independent of one another, and they are uncorrelated.
+    """
+    quantiles, k = _normal_quantiles(torch.float32, torch.device("cpu")), torch.arange(_LEVELS, device="cpu")
+    mirrored = sum(((k >> bit) & 1) << (15 - bit) for bit in range(16)) ^ 0x5555
+    return torch.stack([quantiles, quantiles[mirrored]], dim=1).view(torch.int64).flatten().to(device)
+
+
 def _is_channels_last(x: Tensor) -> bool:
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
-class _Scratch:
-    """Memory for one block of samples: random bits, split into two 16-bit integers an activation, and work space."""
+class _Block:
+    """Disturbs a block of float32 or float64 samples, with 16 random bits an activation for s and as many for m.
 
-    def __init__(self, like: Tensor) -> None:
-        count = like.numel()
-        self.bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=like.device)
-        self.unsigned = self.bits.view(torch.uint16)[:count]
-        self.signed = self.bits.view(torch.int16)[count : 2 * count].view(like.shape)
-        self.ranks = torch.empty(count, dtype=torch.int32, device=like.device)
-        self.floats = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    Small blocks and work space that they share keep the passes over them inside a processor's cache.
+    """
+
+    levels = _LEVELS
+    cpu_size = 1 << 15
+
+    def __init__(self, x: Tensor, stream: torch.Generator | None) -> None:
+        self._stream = stream
+        self._shape_as(x)
+
+    def _shape_as(self, x: Tensor) -> None:
+        count = x.numel()
+        self._bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=x.device)
+        self._unsigned = self._bits.view(torch.uint16)[:count]
+        self._signed = self._bits.view(torch.int16)[count : 2 * count].view(x.shape)
+        self._ranks = torch.empty(count, dtype=torch.int32, device=x.device)
+        self._floats = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+    def disturb_(self, x: Tensor, s: Tensor, mu: Tensor, sigma: Tensor, noise: _Noise) -> None:
+        """Overwrite x with s * x + m and fill s; mu and sigma have the shape of one sample."""
+        if x.shape != self._floats.shape:
+            self._shape_as(x)
+        floats = self._floats
+        self._bits.random_(-(2**63), None, generator=self._stream)
+        self._ranks.copy_(self._unsigned)
+        torch.index_select(_normal_quantiles(x.dtype, x.device), 0, self._ranks, out=floats.view(-1))
+        torch.add(sigma, floats, alpha=noise.r_sigma, out=s)
+        torch.add(mu, floats.copy_(self._signed), alpha=2 * noise.r_mu / self.levels, out=floats)
+        torch.addcmul(floats, x, s, out=x)
+
+
+class _CoarseBlock:
+    """As ``_Block`` for bfloat16, with half the random bits: 16 for the s of two neighbours in memory, 8 for an m.
+
+    Everything is added up in float32 and rounded once. On a CPU the bits come from NumPy's SFC64, which the stream
+    seeds and which gives them in half the time.
+    """
+
+    levels = 1 << 8
+    cpu_size = 1 << 17
+
+    def __init__(self, x: Tensor, stream: torch.Generator | None) -> None:
+        self._stream, self._source = stream, None
+        if x.device.type == "cpu":
+            seed = torch.empty(2, dtype=torch.int64, device="cpu").random_(generator=stream)
+            self._source = numpy.random.SFC64(seed.tolist())
+        self._shape_as(x)
+
+    def _shape_as(self, x: Tensor) -> None:
+        count, pairs = x.numel(), (x.numel() + 1) // 2
+        self._ranks = torch.empty(pairs, dtype=torch.int32, device=x.device)
+        self._pairs = torch.empty(pairs, dtype=torch.int64, device=x.device)
+        self._a = self._pairs.view(torch.float32)[:count].view(x.shape)
+        self._b = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+
+    def _bits(self, count: int) -> Tensor:
+        if self._source is not None:
+            return torch.from_numpy(self._source.random_raw(count).view(numpy.int64))
+        bits = torch.empty(count, dtype=torch.int64, device=self._ranks.device)
+        return bits.random_(-(2**63), None, generator=self._stream)
+
+    def disturb_(self, x: Tensor, s: Tensor, mu: Tensor, sigma: Tensor, noise: _Noise) -> None:
+        """Overwrite x with s * x + m and fill s; mu and sigma are float32, of the shape of one sample."""
+        if x.shape != self._b.shape:
+            self._shape_as(x)
+        a, b, count, pairs = self._a, self._b, x.numel(), len(self._pairs)
+        bits = self._bits((2 * pairs + count) // 8 + 1)
+        self._ranks.copy_(bits.view(torch.uint16)[:pairs])
+        torch.index_select(_normal_pairs(x.device), 0, self._ranks, out=self._pairs)
+        s.copy_(torch.add(sigma, a, alpha=noise.r_sigma, out=a))
+        torch.addcmul(mu, b.copy_(x), a, out=b)
+        a.copy_(bits.view(torch.int8)[2 * pairs : 2 * pairs + count].view(x.shape))
+        x.copy_(torch.add(b, a, alpha=2 * noise.r_mu / self.levels, out=b))
 
 
 class _Disturb(torch.autograd.Function):
@@ -87,41 +168,33 @@ class _Noise(nn.Module):
         dtype = x.dtype
         if not (x.is_contiguous() or _is_channels_last(x)):
             x = x.contiguous()
-        return _disturb(x if dtype == torch.float64 else x.float(), self).to(dtype)
+        return _disturb(x if dtype in (torch.float64, torch.bfloat16) else x.float(), self).to(dtype)
 
     def _disturb_(self, x: Tensor) -> Tensor:
         """Overwrite the dense x with s * x + m and return s.
 
-        The stream gives mu, then sigma, then, for each block of samples, 16 bits an activation for s and as many
-        for m, in memory order. Small blocks and shared scratch keep the passes over them inside a processor's cache.
+        The stream gives mu, then sigma, then the bits for each block of samples: for all s, then for all m, in memory
+        order.
         """
-        device, generator = x.device, self.generator
-        mu = torch.empty(x.shape[1], dtype=x.dtype, device=device).uniform_(-self.n_mu, self.n_mu, generator=generator)
-        sigma = torch.empty_like(mu).uniform_(1.0, self.n_sigma, generator=generator)
-        mu += self.r_mu / _LEVELS  # u below is on average -1/2
+        device, stream = x.device, stream_of(self, self.generator)
+        kind, dtype = (_CoarseBlock, torch.float32) if x.dtype == torch.bfloat16 else (_Block, x.dtype)
+        mu = torch.empty(x.shape[1], dtype=dtype, device=device).uniform_(-self.n_mu, self.n_mu, generator=stream)
+        sigma = torch.empty_like(mu).uniform_(1.0, self.n_sigma, generator=stream)
+        mu += self.r_mu / kind.levels  # the signed integers of m are on average -1/2
 
-        s = torch.empty_like(x)
-        per_sample = [t.view(-1, *[1] * (x.dim() - 2)).expand(x.shape[1:]) for t in (mu, sigma)]
+        s, positions = torch.empty_like(x), math.prod(x.shape[2:])
         if _is_channels_last(x):
             x_rows, s_rows = (t.permute(0, 2, 3, 1).flatten(1) for t in (x, s))
-            mu_row, sigma_row = (t.permute(1, 2, 0).flatten() for t in per_sample)
+            mu_row, sigma_row = (t.repeat(positions) for t in (mu, sigma))
         else:
             x_rows, s_rows = (t.flatten(1) for t in (x, s))
-            mu_row, sigma_row = (t.flatten() for t in per_sample)
+            mu_row, sigma_row = (t.repeat_interleave(positions) for t in (mu, sigma))
 
-        quantiles = _normal_quantiles(x.dtype, device)
-        samples = max(1, _CPU_BLOCK // max(1, len(mu_row)) if device.type == "cpu" else len(x))
-        scratch = _Scratch(s_rows[:samples])
-        for x_block, s_block in zip(x_rows.split(samples), s_rows.split(samples), strict=True):
-            if s_block.shape != scratch.floats.shape:
-                scratch = _Scratch(s_block)
-            scratch.bits.random_(-(2**63), None, generator=generator)
-            scratch.ranks.copy_(scratch.unsigned)
-            torch.index_select(quantiles, 0, scratch.ranks, out=scratch.floats.view(-1))
-            torch.add(sigma_row, scratch.floats, alpha=self.r_sigma, out=s_block)
-            u = scratch.floats.copy_(scratch.signed)
-            m = torch.add(mu_row, u, alpha=2 * self.r_mu / _LEVELS, out=scratch.floats)
-            torch.addcmul(m, x_block, s_block, out=x_block)
+        samples = max(1, kind.cpu_size // max(1, len(mu_row)) if device.type == "cpu" else len(x))
+        x_blocks, s_blocks = x_rows.split(samples), s_rows.split(samples)
+        block = kind(x_blocks[0], stream)
+        for x_block, s_block in zip(x_blocks, s_blocks, strict=True):
+            block.disturb_(x_block, s_block, mu_row, sigma_row, self)
         return s
 
     def extra_repr(self) -> str:
@@ -139,10 +212,17 @@ class ActivationNoise(_Noise):
     The noise is a constant to the gradient: da'/da = s. m and the quantiles of s come in 65,536 equally likely
     values, so |s - sigma_j| stays below 4.5 r_sigma.
 
+    For bfloat16 input, as under autocast, the noise is drawn in less time: mu and sigma are the same float32 numbers
+    that float32 input gets from the same state, m and s are others. m comes in 256 equally likely values, s in the same
+    65,536 as above, but the s of two neighbours in memory are one of 65,536 equally likely pairs, uncorrelated and
+    independent to 8 bits each. a' is computed in float32 and rounded once; in the gradient s is rounded to bfloat16.
+
     ``noise`` is None for noise in training mode only, True or False where an evaluation protocol forces it; without
     noise the input is returned and no random number drawn. ``generator`` is the stream, on the device of the input;
-    None means torch's default one. The same state and the same shape and memory format give the same noise bit for
-    bit, whatever the number of threads; mu and sigma do not depend on the batch size either.
+    None means torch's default one. The same state and the same shape, memory format and dtype give the same noise bit
+    for bit, whatever the number of threads; mu and sigma do not depend on the batch size either. Under
+    ``torch.utils.checkpoint`` the recomputation repeats the noise of the forward pass, and the stream does not move.
+    Any other forward call inside a backward pass draws from ``generator=None`` only.
 
     Raises ValueError for n_mu, r_mu or r_sigma below 0, n_sigma below 1 or any of them not finite.
     """
@@ -171,6 +251,10 @@ class ActivationNoise(_Noise):
 
 class _NoisyBatchNorm(_Noise, _BatchNorm):
     """Batch normalization followed, after the affine map, by the noise of ``ActivationNoise``."""
+
+    qconfig: Any = NotForSyncBatchNorm(
+        "has no noise; convert a plain batch normalization and put an ActivationNoise behind it"
+    )
 
     def __init__(
         self,
@@ -205,6 +289,11 @@ class NoisyBatchNorm1d(_NoisyBatchNorm, nn.BatchNorm1d):
     the further arguments, ``noise`` and ``generator`` are ``ActivationNoise``'s. The noise follows the affine map and
     so comes before the nonlinearity (Santurkar et al. 2018, Algorithm 1). Where it is off, the result is
     ``BatchNorm1d``'s, bit for bit.
+
+    ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` would drop the noise, and so raises IcsbenchError. For batch
+    statistics over several processes, convert a network with plain batch normalization, then put an ActivationNoise
+    behind each layer: ``Sequential(SyncBatchNorm(C), ActivationNoise(generator=generator))`` is the same function.
+    Generators of one seed in all processes give them one mu_j and sigma_j, but also the same m and s in each share.
     """
 
 

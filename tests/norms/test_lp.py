@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from icsbench.config import NormConfig
+from icsbench.errors import IcsbenchError
 from icsbench.models import MLP, VGG
 from icsbench.norms import LpNorm1d, LpNorm2d, NoisyBatchNorm1d, batch_norms, build_norm
 
@@ -298,17 +299,148 @@ def test_memory_layouts(p, layout):
 
 
 @pytest.mark.parametrize("p", ORDERS)
-def test_autocast(p):
-    layer = LpNorm2d(8, p)
-    x = 3 + torch.randn(16, 8, 6, 6, generator=stream(1)).to(torch.bfloat16).requires_grad_()
-    x.retain_grad()
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x)
-    y.float().square().sum().backward()
-    assert y.dtype == x.grad.dtype == torch.bfloat16
-    wanted = by_definition(x.float(), layer.weight, layer.bias, p)
-    torch.testing.assert_close(y.float(), wanted, rtol=2**-8, atol=1e-6)  # rounded once, at the end
-    assert layer.eval()(x).dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+class TestHalfPrecision:
+    def problem(self, dtype):
+        """Values whose squares and sums are beyond float16's 65504, a gradient, and an affine map."""
+        g = stream(1)
+        x = (300 * torch.randn(16, 8, 12, 12, generator=g) + torch.linspace(-900, 900, 8).view(1, 8, 1, 1)).to(dtype)
+        dy, weight, bias = torch.randn(x.shape, generator=g), torch.linspace(0.5, 2, 8), torch.linspace(-1, 1, 8)
+        return x.requires_grad_(), dy.to(dtype), weight.to(dtype), bias.to(dtype)
+
+    def assert_right(self, layer, x, y, dy, p):
+        """y and the gradients are within one rounding of those of the definition in float64."""
+        y.backward(dy)
+        assert y.dtype == x.grad.dtype == x.dtype
+        leaves = [t.detach().double().requires_grad_() for t in (x, layer.weight, layer.bias)]
+        wanted = by_definition(*leaves, p)
+        gradients = torch.autograd.grad(wanted, leaves, dy.double())
+        step = torch.finfo(x.dtype).eps
+        torch.testing.assert_close(y.double(), wanted, rtol=step, atol=1e-5)
+        torch.testing.assert_close(x.grad.double(), gradients[0], rtol=step, atol=1e-6)
+        for parameter, gradient in zip((layer.weight, layer.bias), gradients[1:], strict=True):
+            torch.testing.assert_close(parameter.grad.double(), gradient, rtol=step, atol=1e-3)
+
+    def test_half_layer(self, p, dtype):
+        x, dy, weight, bias = self.problem(dtype)
+        layer = LpNorm2d(8, p, momentum=None, dtype=dtype)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        self.assert_right(layer, x, layer(x), dy, p)
+        step = torch.finfo(dtype).eps
+        for running, wanted in zip(
+            (layer.running_mean, layer.running_norm), statistics(x.detach().double(), p), strict=True
+        ):
+            assert running.dtype == dtype
+            torch.testing.assert_close(running.double(), wanted, rtol=step, atol=0)
+        mean, norm = per_channel(layer.running_mean, x).double(), per_channel(layer.running_norm, x).double()
+        wanted = per_channel(weight, x) * (x.double() - mean) / norm + per_channel(bias, x)
+        torch.testing.assert_close(layer.eval()(x).double(), wanted, rtol=step, atol=1e-4)
+
+    def test_autocast(self, p, dtype):
+        x, dy, weight, bias = self.problem(dtype)
+        layer = layer_of(torch.empty(x.shape), weight, bias, p)
+        with torch.autocast("cpu", dtype):
+            y = layer(x)
+            evaluated = layer.eval()(x)
+        assert evaluated.dtype == dtype
+        assert layer.running_norm.dtype == layer.weight.dtype == torch.float32
+        self.assert_right(layer, x, y, dy, p)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(LpNorm1d, nn.BatchNorm1d), (LpNorm2d, nn.BatchNorm2d)])
+class TestArgumentsOfBatchNorm:
+    def test_parameters_and_buffers(self, ours, theirs):
+        for affine in (True, False):
+            for tracked in (True, False):
+                options = (1e-3, None, affine, tracked, "cpu", torch.float64)
+                layer, plain = ours(5, 1, *options), theirs(5, *options)
+                assert layer.p == 1
+                for name in ("weight", "bias", "running_mean", "num_batches_tracked"):
+                    found, wanted = getattr(layer, name), getattr(plain, name)
+                    assert (found is None) == (wanted is None)
+                    assert found is None or (found.dtype == wanted.dtype and torch.equal(found, wanted))
+                assert (layer.running_norm is None) == (not tracked)
+                assert len(layer.state_dict()) == len(plain.state_dict())
+                for argument in ("num_features", "eps", "momentum", "affine", "track_running_stats"):
+                    assert getattr(layer, argument) == getattr(plain, argument)
+                    assert argument == "num_features" or f"{argument}={getattr(plain, argument)}" in repr(layer)
+                layer.reset_running_stats()
+                layer.reset_parameters()
+        assert ours(5, 2, device="meta").weight.is_meta
+
+    def test_without_affine_map(self, ours, theirs):
+        a = problem((6, 5, 4, 3) if ours is LpNorm2d else (6, 5))[0]
+        for p in ORDERS:
+            layer = ours(5, p, affine=False).double()
+            assert torch.equal(layer(a), ours(5, p).double()(a))
+            mean, norm = per_channel(layer.running_mean, a), per_channel(layer.running_norm, a)
+            torch.testing.assert_close(layer.eval()(a), (a - mean) / norm)
+
+    def test_without_running_statistics(self, ours, theirs):
+        a, _, weight, bias = problem((6, 5, 4, 3) if ours is LpNorm2d else (6, 5))
+        for p in ORDERS:
+            layer = layer_of(a, weight, bias, p, track_running_stats=False).eval()
+            torch.testing.assert_close(layer(a), by_definition(a, weight, bias, p))
+            with pytest.raises(ValueError, match="more than one value per channel"):
+                layer(a[:1, :, :1, :1] if a.dim() == 4 else a[:1])
+
+    def test_statistics_that_are_no_longer_tracked_stay_and_are_used(self, ours, theirs):
+        a = problem((6, 5, 4, 3) if ours is LpNorm2d else (6, 5))[0]
+        for layer in (ours(5, 1).double(), theirs(5).double()):
+            layer.track_running_stats = False
+            layer(a)
+            assert layer.num_batches_tracked == 0
+            torch.testing.assert_close(layer.eval()(a), a, rtol=1e-4, atol=0)  # mean 0, norm or variance 1
+
+
+class TestWhatPyTorchDoesWithBatchNorm:
+    def test_update_bn(self):
+        model = nn.Sequential(LpNorm1d(3, 1), nn.Linear(3, 4), nn.ReLU(), LpNorm1d(4, math.inf, momentum=0.3)).double()
+        batches = [problem((16, 3), seed)[0] for seed in range(5)]
+        model(batches[0])
+        torch.optim.swa_utils.update_bn([[batch, None] for batch in batches], model.eval())
+        assert not model.training
+        assert [model[0].momentum, model[3].momentum] == [0.1, 0.3]
+        hidden = [model[2](model[1](by_definition(a, model[0].weight, model[0].bias, 1))) for a in batches]
+        for layer, inputs, p in ((model[0], batches, 1), (model[3], hidden, math.inf)):
+            mean, norm = zip(*(statistics(a, p) for a in inputs), strict=True)
+            torch.testing.assert_close(layer.running_mean, torch.stack(mean).mean(0).detach())
+            torch.testing.assert_close(layer.running_norm, torch.stack(norm).mean(0).detach())
+            assert layer.num_batches_tracked == 5
+
+    @pytest.mark.parametrize("wrap", [lambda layer: layer, lambda layer: nn.Sequential(nn.ReLU(), layer)])
+    def test_conversion_to_synchronized_batch_norm_is_refused(self, wrap):
+        line = r"^LpNorm2d cannot become a torch.nn.SyncBatchNorm, which divides by the standard deviation[^\n]*$"
+        with pytest.raises(IcsbenchError, match=line):
+            nn.SyncBatchNorm.convert_sync_batchnorm(wrap(LpNorm2d(3, 2)))
+
+    def test_it_is_not_fused_as_batch_norm(self):
+        with pytest.raises(AttributeError, match="running_var"):
+            nn.utils.fuse_conv_bn_eval(nn.Conv2d(2, 3, 1).eval(), LpNorm2d(3, 2).eval())
+
+    def test_replacing_running_statistics_leaves_those_of_the_batch(self):
+        a, _, weight, bias = problem((4, 3, 2, 5))
+        layer = torch.func.replace_all_batch_norm_modules_(layer_of(a, weight, bias, 2)).eval()
+        torch.testing.assert_close(layer(a), by_definition(a, weight, bias, 2))
+
+
+def test_a_state_dict_of_earlier_versions_is_read():
+    old = {
+        "weight": torch.tensor([2.0, 3.0]),
+        "bias": torch.tensor([0.5, -1.0]),
+        "running_mean": torch.tensor([1.0, -2.0]),
+        "running_norm": torch.tensor([4.0, 0.5]),
+        "num_batches_tracked": torch.tensor(7),
+    }
+    layer = LpNorm1d(2, 1)
+    assert list(layer.state_dict()) == list(old)
+    assert layer.state_dict()._metadata[""] == {"version": 1}
+    layer.load_state_dict(old)
+    wanted = torch.tensor([[2 * (3 - 1) / 4 + 0.5, 3 * (3 + 2) / 0.5 - 1]])
+    torch.testing.assert_close(layer.eval()(torch.full((1, 2), 3.0)), wanted)
+    assert layer.num_batches_tracked == 7
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
@@ -377,7 +509,8 @@ class TestRegistry:
             layer = build_norm(num_features=7, dimensions=dimensions, **options)
             assert type(layer) is kind
             assert (layer.num_features, layer.p, layer.eps, layer.momentum) == (7, p, 1e-3, 0.2)
-            assert repr(layer) == f"{kind.__name__}(7, p={p}, eps=0.001, momentum=0.2)"
+            rest = f"p={p}, eps=0.001, momentum=0.2, affine=True, track_running_stats=True"
+            assert repr(layer) == f"{kind.__name__}(7, {rest})"
 
     def test_parameters_pair_with_those_of_batch_normalization(self):
         ours, theirs = (dict(layer.named_parameters()) for layer in (LpNorm2d(3, 1), nn.BatchNorm2d(3)))

@@ -5,6 +5,8 @@ all with fixed seeds.
 """
 
 import copy
+import functools
+import gc
 import math
 import random
 
@@ -13,10 +15,20 @@ import torch
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from icsbench.errors import IcsbenchError
-from icsbench.norms import NORMS, ActivationNoise, NoisyBatchNorm1d, NoisyBatchNorm2d, build_norm, noise_modules
-from icsbench.norms.noisy import _normal_quantiles
+from icsbench.models import VGG
+from icsbench.norms import (
+    NORMS,
+    ActivationNoise,
+    NoisyBatchNorm1d,
+    NoisyBatchNorm2d,
+    build_norm,
+    noise_modules,
+    recompute,
+)
+from icsbench.norms.noisy import _normal_pairs, _normal_quantiles
 
 CONSTANTS = {"n_mu": 0.5, "n_sigma": 1.25, "r_mu": 0.1, "r_sigma": 0.1}
 LAYERS = [
@@ -31,10 +43,11 @@ def stream(seed=0):
 
 
 def draw(shape, seed=0, dtype=torch.float64, memory_format=torch.contiguous_format, **constants):
-    """The m and s that a stream gives for a shape: m is the disturbed 0 and s + m the disturbed 1."""
-    x = torch.zeros(shape, dtype=dtype).to(memory_format=memory_format)
+    """The m and s that a stream gives for a shape: m is the disturbed 0 and s the gradient."""
+    x = torch.zeros(shape, dtype=dtype).to(memory_format=memory_format).requires_grad_()
     m = ActivationNoise(**constants, generator=stream(seed))(x)
-    return m, ActivationNoise(**constants, generator=stream(seed))(x + 1) - m
+    m.backward(torch.ones_like(m))
+    return m.detach(), x.grad
 
 
 def draw_units(steps, units, seed=0, layers=1):
@@ -143,6 +156,15 @@ def test_quantile_table_has_mean_0_and_variance_1():
     assert (table.diff() > 0).all()
 
 
+def test_pairs_of_quantiles_have_one_pair_in_each_of_256_x_256_boxes():
+    table = _normal_quantiles(torch.float32, torch.device("cpu"))
+    pairs = _normal_pairs(torch.device("cpu")).view(torch.float32).view(-1, 2)
+    boxes = [torch.bucketize(column.contiguous(), table[::256].contiguous(), right=True) for column in pairs.T]
+    assert torch.equal((256 * (boxes[0] - 1) + boxes[1] - 1).sort().values, torch.arange(65_536))
+    assert all(torch.equal(column.sort().values, table) for column in pairs.T)
+    assert abs(torch.corrcoef(pairs.T.double())[0, 1].item()) < 1e-7
+
+
 class TestPositionsAreIndependent:
     @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
     def test_across_samples_units_and_positions(self, memory_format):
@@ -201,14 +223,15 @@ class TestStream:
         noise, x = ActivationNoise(generator=stream()), torch.ones(2, 3)
         assert not torch.equal(noise(x), noise(x))
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-    def test_same_state_same_noise_whatever_the_threads(self, memory_format):
+    def test_same_state_same_noise_whatever_the_threads(self, memory_format, dtype):
         threads = torch.get_num_threads()
         try:
             draws = []
             for count in (1, 2, 4):
                 torch.set_num_threads(count)
-                draws.append(draw((64, 16, 32, 32), dtype=torch.float32, memory_format=memory_format))
+                draws.append(draw((64, 16, 32, 32), dtype=dtype, memory_format=memory_format))
         finally:
             torch.set_num_threads(threads)
         for other in draws[1:]:
@@ -232,8 +255,9 @@ class TestStream:
         assert torch.equal(noise(x), first)
         assert torch.equal(ActivationNoise(generator=stream(5))(x), first)
 
-    def test_state_resumes_the_stream(self):
-        noise, x = ActivationNoise(generator=stream()), torch.ones(4, 3)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_state_resumes_the_stream(self, dtype):
+        noise, x = ActivationNoise(generator=stream()), torch.ones(4, 3, dtype=dtype)
         noise(x)
         state = noise.generator.get_state()
         second = noise(x)
@@ -344,17 +368,18 @@ class TestLayers:
 @pytest.mark.parametrize(
     "shape", [(0, 3), (1, 1), (3, 1), (5, 3, 1, 1), (3, 5, 7, 1), (1, 2, 300, 301), (2, 3, 2, 2, 2)]
 )
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_activation_noise_keeps_its_input_and_has_gradient_s(shape, dtype):
     x = torch.randn(shape, generator=stream(1)).to(dtype).requires_grad_()
     before = x.detach().clone()
     y = ActivationNoise(generator=stream())(x)
     y.sum().backward()
-    m, s = draw(shape, dtype=dtype if dtype != torch.bfloat16 else torch.float32)
+    m, s = draw(shape, dtype=dtype)
     assert torch.equal(x.detach(), before)
     assert (y.shape, y.dtype) == (x.shape, dtype)
-    torch.testing.assert_close(x.grad, s.to(dtype))
-    torch.testing.assert_close(y.detach(), (s * before + m).to(dtype))
+    assert torch.equal(x.grad, s)
+    step = 1e-13 if dtype == torch.float64 else torch.finfo(dtype).eps
+    torch.testing.assert_close(y.detach().double(), s.double() * before.double() + m.double(), rtol=0, atol=8 * step)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels last", "transposed", "sliced", "expanded"])
@@ -385,9 +410,96 @@ def test_noisy_batch_norm_under_autocast_and_channels_last():
     y.float().square().sum().backward()
     assert y.dtype == x.grad.dtype == torch.bfloat16
     assert y.is_contiguous(memory_format=torch.channels_last)
-    m, s = draw(x.shape, dtype=torch.float32, memory_format=torch.channels_last)
+    m, s = draw(x.shape, dtype=torch.bfloat16, memory_format=torch.channels_last)
     plain = nn.BatchNorm2d(8)(x).float()
-    torch.testing.assert_close(y.float(), s * plain + m, rtol=2**-7, atol=2**-7)
+    torch.testing.assert_close(y.float(), s.float() * plain + m.float(), rtol=2**-7, atol=2**-7)
+    layer.eval()
+    layer.noise, layer.generator = True, stream()
+    plain = nn.BatchNorm2d(8).eval()
+    plain.load_state_dict(layer.state_dict())
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), s.float() * plain(x).float() + m.float(), rtol=2**-7, atol=2**-7)
+
+
+class TestBfloat16:
+    """Noise for bfloat16 input, against the exact law rounded to bfloat16."""
+
+    SHAPES = (((1000, 4, 16, 16), torch.contiguous_format), ((1001, 6, 13, 13), torch.channels_last))
+
+    def test_mu_and_sigma_are_those_of_float32(self):
+        x = torch.randn(9, 500, 2, 2, generator=stream(1)).bfloat16()
+        y = ActivationNoise(r_mu=0, r_sigma=0, generator=stream())(x)
+        mu, sigma = (t.double() for t in draw((1, 500, 1, 1), dtype=torch.float32, r_mu=0, r_sigma=0))
+        exact = sigma * x.double() + mu
+        torch.testing.assert_close(y.double(), exact, rtol=2**-8 + 1e-6, atol=1e-7)  # rounded once
+        assert_mean((y.double() - exact) / exact.abs(), 0)
+
+    @pytest.mark.parametrize(("shape", "memory_format"), SHAPES)
+    def test_m_takes_256_values_equally_often(self, shape, memory_format):
+        m, _ = draw(shape, dtype=torch.bfloat16, memory_format=memory_format, n_mu=0, n_sigma=1)
+        values, counts = m.flatten().unique(return_counts=True)
+        wanted = 0.1 * (torch.arange(256, dtype=torch.float64) + 0.5) / 128 - 0.1
+        torch.testing.assert_close(values.double(), wanted, rtol=2**-8, atol=1e-7)
+        assert stats.chisquare(counts).pvalue > 1e-3
+        assert_mean(m, 0)
+        assert_mean(m.double().square(), 0.1**2 / 3)
+
+    @pytest.mark.parametrize(("shape", "memory_format"), SHAPES)
+    def test_s_is_normal(self, shape, memory_format):
+        _, s = draw(shape, dtype=torch.bfloat16, memory_format=memory_format, n_mu=0, n_sigma=1)
+        values, counts = s.flatten().unique(return_counts=True)
+        values = values.double().numpy()
+        edges = (values[1:] + values[:-1]) / 2
+        wanted = counts.sum().item() * stats.norm(1, 0.1).cdf([*edges, math.inf])
+        wanted[1:] -= wanted[:-1].copy()
+        often = wanted > 20
+        assert often.sum() > 60
+        assert (
+            stats.chisquare(
+                counts.numpy()[often], wanted[often] * counts.numpy()[often].sum() / wanted[often].sum()
+            ).pvalue
+            > 1e-3
+        )
+        assert_mean(s, 1)
+        assert s.double().std().item() == pytest.approx(0.1, rel=0.005)
+        assert 0.4 < (s.double() - 1).abs().max() < 0.45 + 2**-7
+
+    @pytest.mark.parametrize(("shape", "memory_format"), SHAPES)
+    def test_positions_are_independent(self, shape, memory_format):
+        m, s = draw(shape, dtype=torch.bfloat16, memory_format=memory_format, n_mu=0, n_sigma=1)
+        in_memory = [
+            t.double().permute(0, 2, 3, 1) if memory_format == torch.channels_last else t.double() for t in (m, s)
+        ]
+        m, s = (t.flatten() for t in in_memory)
+        assert_uncorrelated(m, s)
+        for values in (m, s):
+            for lag in (1, 2, 3, 4, 13, 256):
+                assert_uncorrelated(values[lag:], values[:-lag])
+        assert_uncorrelated(m[1:], s[:-1])
+        for a, b in ((s[0::2], s[1::2]), (s[:-1], s[1:]), (m[:-1], m[1:]), (m, s)):  # pairs share their bits
+            edges = [t.quantile(torch.linspace(0, 1, 9, dtype=t.dtype)[1:-1]) for t in (a[:100_000], b[:100_000])]
+            n = min(len(a), len(b))
+            cells = [torch.bucketize(t[:n].contiguous(), e) for t, e in zip((a, b), edges, strict=True)]
+            table = torch.bincount(8 * cells[0] + cells[1], minlength=64).view(8, 8)
+            assert stats.chi2_contingency(table.numpy()).pvalue > 1e-3
+
+    def test_disturbed_value_is_s_a_plus_m(self):
+        a = (3 * torch.randn(200, 7, 5, 5, generator=stream(1))).bfloat16().requires_grad_()
+        y = ActivationNoise(generator=stream())(a)
+        y.backward(torch.full_like(y, 3.0))
+        m, s = draw(a.shape, dtype=torch.bfloat16)
+        assert torch.equal(a.grad, 3 * s)
+        s, m, a = (t.detach().double() for t in (s, m, a))
+        error = 2**-8 * ((s * a).abs() + m.abs() + y.double().abs())  # s, m and y are rounded here, once each
+        assert ((y.double() - (s * a + m)).abs() <= error + 1e-9).all()
+
+    def test_a_float16_input_gets_the_noise_of_float32(self):
+        a = torch.tensor([30_000.0, -30_000, 1, 0]).half().repeat(50, 2)
+        y = ActivationNoise(generator=stream())(a)
+        m, s = (t.double() for t in draw(a.shape, dtype=torch.float32))
+        torch.testing.assert_close(y.double(), s * a.double() + m, rtol=2**-10, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
@@ -405,6 +517,275 @@ def test_compiled_model_draws_the_same_noise():
         b.square().sum().backward()
         assert torch.equal(a, b)
         assert torch.equal(eager[0].weight.grad, traced[0].weight.grad)
+
+
+class Checkpointed:
+    """Runs functions with or without checkpointing."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __call__(self, function, x):
+        return function(x) if self.kind is None else checkpoint(function, x, use_reentrant=self.kind == "reentrant")
+
+
+class Pieces(nn.Module):
+    """Two pieces with four noises of one stream; dropout draws from the default generator between them."""
+
+    def __init__(self, generator):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Sequential(
+            nn.Linear(8, 8),
+            NoisyBatchNorm1d(8, generator=generator),
+            nn.Tanh(),
+            nn.Dropout(0.2),
+            nn.Linear(8, 8),
+            ActivationNoise(generator=generator),
+            nn.Sigmoid(),
+            nn.Dropout(0.2),
+        )
+        self.second = nn.Sequential(nn.Linear(8, 8), ActivationNoise(generator=generator), nn.Tanh(), nn.Linear(8, 8))
+        self.double()
+
+
+def chain(run, m, x):
+    return run(m.second, run(m.first, x))
+
+
+def module_twice_in_a_piece(run, m, x):
+    return run(lambda x: m.second(m.second(m.first(x))), x)
+
+
+def module_in_two_pieces(run, m, x):
+    return run(m.second, run(m.first, run(m.second, x)))
+
+
+def nested(run, m, x):
+    return run(lambda x: run(m.second, run(m.first, x)).sin(), x)
+
+
+def nested_deeper_and_called_on(run, m, x):
+    return m.first(run(lambda x: m.second(run(lambda x: run(m.first, x).cos() + m.second(x), x)), x))
+
+
+def same_input_twice(run, m, x):
+    return run(m.first, x) + 2 * run(m.first, x)
+
+
+def some_of_it_without_gradient(run, m, x):
+    with torch.no_grad():
+        run(m.first, x)
+    m.second.eval()
+    y = run(m.second, x)
+    m.second.train()
+    run(m.second, x)  # never differentiated
+    return run(m.first, x) * y.detach()
+
+
+KINDS = ("reentrant", "not reentrant")
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+class TestCheckpointing:
+    """The same draws, gradients and streams as without it."""
+
+    @staticmethod
+    def outcome(kind, function, generator, passes=1):
+        model = Pieces(generator)
+        losses = []
+        for seed in range(passes):
+            x = torch.randn(16, 8, generator=stream(seed), dtype=torch.float64, requires_grad=True)
+            losses.append(function(Checkpointed(kind), model, x).square().sum())
+        for loss in losses:
+            loss.backward()
+        gradients = [x.grad, *(p.grad for p in model.parameters())]
+        return [loss.detach() for loss in losses], [g for g in gradients if g is not None], torch.rand(3)
+
+    @pytest.mark.parametrize("own", [True, False])
+    @pytest.mark.parametrize("passes", [1, 3])
+    @pytest.mark.parametrize(
+        "function",
+        [
+            chain,
+            module_twice_in_a_piece,
+            module_in_two_pieces,
+            nested,
+            nested_deeper_and_called_on,
+            same_input_twice,
+            some_of_it_without_gradient,
+        ],
+    )
+    def test_gradients_and_streams(self, kind, function, passes, own):
+        found, wanted = (stream() if own else None for _ in range(2))
+        results = self.outcome(kind, function, found, passes), self.outcome(None, function, wanted, passes)
+        torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+        assert not own or torch.equal(found.get_state(), wanted.get_state())
+
+    def test_vgg(self, kind):
+        def gradients(kind):
+            generator = stream()
+
+            def make_norm(features, dimensions):
+                return NoisyBatchNorm2d(features, generator=generator)
+
+            model = VGG("vgg11", 10, make_norm, width=1 / 16, seed=1).double()
+            run = Checkpointed(kind)
+            for _, block in model.layers()[1:-1]:
+                block.forward = functools.partial(run, block.forward)
+            x = torch.randn(7, 3, 32, 32, generator=stream(1), dtype=torch.float64)
+            F.cross_entropy(model(x), torch.arange(7)).backward()
+            return [p.grad for p in model.parameters()], generator.get_state()
+
+        torch.testing.assert_close(gradients(kind), gradients(None), rtol=1e-10, atol=1e-14)
+
+    def test_bfloat16_under_autocast(self, kind):
+        def gradients(kind):
+            model, run = Pieces(stream()).float(), Checkpointed(kind)
+            x = torch.randn(16, 8, generator=stream(1), requires_grad=True)
+            with torch.autocast("cpu", torch.bfloat16):
+                y = chain(run, model, x)
+            y.float().square().sum().backward()
+            return [x.grad, *(p.grad for p in model.parameters())]
+
+        assert all(torch.equal(a, b) for a, b in zip(gradients(kind), gradients(None), strict=True))
+
+    def test_default_generator_passed_by_name(self, kind):
+        results = [self.outcome(k, chain, torch.default_generator) for k in (kind, None)]
+        torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+
+    def test_whether_or_not_the_default_generators_are_restored(self, kind):
+        def gradient(run):
+            noise = ActivationNoise(generator=stream())
+            x = torch.randn(5, 3, generator=stream(1), dtype=torch.float64, requires_grad=True)
+            run(lambda x: noise(x.sin()).square(), x).sum().backward()
+            return x.grad
+
+        def run(function, x):
+            return checkpoint(function, x, use_reentrant=kind == "reentrant", preserve_rng_state=False)
+
+        torch.testing.assert_close(gradient(run), gradient(Checkpointed(None)))
+
+    def test_nothing_is_kept(self, kind):
+        model, x = Pieces(stream()), torch.randn(16, 8, dtype=torch.float64, requires_grad=True)
+        kept = len(recompute._draws)
+        y = chain(Checkpointed(kind), model, x)
+        assert len(recompute._draws) == kept + 2
+        y.sum().backward()
+        chain(Checkpointed(kind), model, x)  # abandoned
+
+        def fails(x):
+            model.first(x)
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            Checkpointed(kind)(fails, x)
+        del y
+        gc.collect()
+        assert len(recompute._draws) == kept
+        gradients = []
+        for k in (kind, None):
+            model = Pieces(stream())
+            with pytest.raises(ZeroDivisionError):
+                Checkpointed(k)(fails, x)
+            chain(Checkpointed(k), model, x).sum().backward()
+            gradients.append(model.first[0].weight.grad)
+        torch.testing.assert_close(*gradients)
+
+    def test_noise_switched_between_forward_and_backward_is_refused(self, kind):
+        first, second = (ActivationNoise(generator=stream()) for _ in range(2))
+        x = torch.randn(5, 3, requires_grad=True)
+        y = Checkpointed(kind)(lambda x: second(first(x).sin()).square(), x)
+        first.noise = False
+        with pytest.raises(IcsbenchError, match=r"^activation checkpointing: [^\n]*$"):
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("function", [chain, module_in_two_pieces, nested, nested_deeper_and_called_on])
+def test_checkpointed_segments_are_differentiated_twice_and_repeatedly(function):
+    def derivatives(kind):
+        model, generator = Pieces(None), stream()
+        for module in noise_modules(model):
+            module.generator = generator
+        x = torch.randn(16, 8, generator=stream(1), dtype=torch.float64, requires_grad=True)
+        torch.manual_seed(0)
+        loss = function(Checkpointed(kind), model, x).square().sum()
+        first = torch.autograd.grad(loss, x, retain_graph=True)[0]
+        again = torch.autograd.grad(loss, x, create_graph=True)[0]
+        second = torch.autograd.grad(again.square().sum(), [x, *model.parameters()], allow_unused=True)
+        return first, again.detach(), [g for g in second if g is not None], generator.get_state()
+
+    torch.testing.assert_close(derivatives("not reentrant"), derivatives(None), rtol=1e-10, atol=1e-12)
+
+
+def test_a_gradient_taken_inside_a_checkpointed_segment():
+    def gradient(kind):
+        noise = ActivationNoise(generator=stream())
+
+        def step(x):
+            y = noise(x.sin()).square()
+            (inner,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+            return noise(y * inner)
+
+        x = torch.randn(5, 3, generator=stream(1), dtype=torch.float64, requires_grad=True)
+        Checkpointed(kind)(step, x).sum().backward()
+        return x.grad
+
+    torch.testing.assert_close(gradient("not reentrant"), gradient(None))
+
+
+def test_recomputation_by_other_means_is_refused():
+    class Recompute(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, module):
+            ctx.module = module
+            ctx.save_for_backward(x)
+            return module(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            with torch.enable_grad():
+                x = ctx.saved_tensors[0].detach().requires_grad_()
+                ctx.module(x).backward(gradient)
+            return x.grad, None
+
+    x = torch.ones(2, 3, requires_grad=True)
+    y = Recompute.apply(x, ActivationNoise(generator=stream()))
+    with pytest.raises(IcsbenchError, match=r"^noise with a generator of its own is drawn inside a backward[^\n]*$"):
+        y.sum().backward()
+    Recompute.apply(x, ActivationNoise()).sum().backward()
+
+
+class TestSynchronizedBatchNorm:
+    @pytest.mark.parametrize("wrap", [lambda layer: layer, lambda layer: nn.Sequential(nn.ReLU(), layer)])
+    @pytest.mark.parametrize("layer", [NoisyBatchNorm1d, NoisyBatchNorm2d])
+    def test_conversion_is_refused(self, layer, wrap):
+        line = f"^{layer.__name__} cannot become a torch.nn.SyncBatchNorm[^\n]*ActivationNoise[^\n]*$"
+        with pytest.raises(IcsbenchError, match=line):
+            nn.SyncBatchNorm.convert_sync_batchnorm(wrap(layer(3)))
+
+    def test_the_attribute_that_conversion_asks_for_is_otherwise_free(self):
+        layer = NoisyBatchNorm2d(3)
+        assert not hasattr(layer, "qconfig")
+        layer.qconfig = "mine"
+        assert layer.qconfig == "mine"
+
+    def test_noise_behind_a_converted_layer_is_noisy_batch_norm(self):
+        ours = NoisyBatchNorm2d(5, generator=stream())
+        theirs = nn.Sequential(nn.SyncBatchNorm.convert_sync_batchnorm(nn.BatchNorm2d(5)))
+        theirs.append(ActivationNoise(generator=stream()))
+        assert isinstance(theirs[0], nn.SyncBatchNorm)
+        for seed in range(3):
+            x = torch.randn(6, 5, 4, 3, generator=stream(seed))
+            results = []
+            for layer in (ours, theirs):
+                leaf = x.clone().requires_grad_()
+                y = layer(leaf)
+                y.square().sum().backward()
+                results.append((y, leaf.grad, *(p.grad for p in layer.parameters()), *layer.buffers()))
+            assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+        assert torch.equal(ours.eval()(x), theirs.eval()(x))
 
 
 @pytest.mark.parametrize(
