@@ -654,12 +654,12 @@ def test_a_module_with_two_weights_is_two_layers():
         internal_covariate_shift(model, half_sum, inputs, targets, new, [""])
 
 
-@pytest.mark.parametrize("compiled", [torch.jit.trace, torch.jit.script])
+@pytest.mark.parametrize("kind", ["trace", "script"])
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_torch_script(compiled):
+def test_torch_script(kind):
     model, (inputs, targets) = build(Layers), problem()
     new = moved(model)
-    scripted = compiled(model, inputs) if compiled is torch.jit.trace else compiled(model)
+    scripted = torch.jit.trace(model, inputs) if kind == "trace" else torch.jit.script(model)
     scripted.eval()
     expected = shift_by_hand(model, half_sum, inputs, targets, new, {"a": "", "b": "a", "c": "a b"})
     found = internal_covariate_shift(scripted, half_sum, inputs, targets, new)
