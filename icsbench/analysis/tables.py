@@ -55,7 +55,7 @@ def _group_rows(group: Group) -> list[dict[str, Any]]:
             "n": len(condition.runs),
         }
         if not group.regression:
-            row["train/accuracy"] = mean_interval([_number(run, "train/accuracy") for run in condition.runs])
+            row["train/accuracy"] = mean_interval([run.train_accuracy for run in condition.runs])
         row["train/loss"] = mean_interval([_number(run, "train/loss") for run in condition.runs])
         for protocol in protocols(condition.runs):
             row[_TEST + protocol] = mean_interval([_test(run, protocol) for run in condition.runs])
@@ -77,8 +77,7 @@ def _compared(condition: Condition, baseline: Condition, regression: bool) -> di
         return {_RATIO: paired_ratio(*np.where(np.isfinite(losses), losses, np.nan).T)}
     differences = {
         _DIFFERENCE + "train/accuracy": paired_difference(
-            [_number(run, "train/accuracy") for run, _ in pairs],
-            [_number(other, "train/accuracy") for _, other in pairs],
+            [run.train_accuracy for run, _ in pairs], [other.train_accuracy for _, other in pairs]
         )
     }
     for protocol in protocols(condition.runs):
@@ -129,9 +128,10 @@ def write_tables(runs: Sequence[Run], out: Path) -> list[Path]:
 def _run_row(group: Group, run: Run) -> dict[str, Any]:
     row = {"group": group.name, "regime": run.regime, "lr": run.lr, "seed": run.seed, "status": run.status}
     row |= {key: run.summary[key] for key in ("steps", "diverged_at", "left_chance_at") if key in run.summary}
-    row |= {key: _number(run, key) for key in ("train/loss", "train/accuracy") if key in run.summary}
+    row |= {"train/loss": _number(run, "train/loss")} if "train/loss" in run.summary else {}
+    row |= {"train/accuracy": run.train_accuracy} if "train/accuracy" in run.summary else {}
     for split in ("test", "val"):
-        row |= {f"{split}/accuracy/{name}": value for name, value in run.summary.get(f"{split}/accuracy", {}).items()}
+        row |= {f"{split}/accuracy/{name}": value for name, value in run.final_accuracy(split).items()}
     return row | {"seconds": run.seconds}
 
 
@@ -231,6 +231,8 @@ def _latest_loss(run: Run) -> str:
 
 def _latest(run: Run, key: str) -> float:
     if run.finished:
+        if key == "train/accuracy":
+            return run.train_accuracy
         return _test(run, _BASELINE_PROTOCOL) if key == "test/accuracy" else _number(run, key)
     _, values = run.metrics.series(key)
     return values[-1] if len(values) else math.nan
