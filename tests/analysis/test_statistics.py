@@ -120,6 +120,31 @@ def test_one_sided_p_values_are_scipys(bound):
     assert sign_flip_test(values, -math.inf, bound).inside == brute_sign_flips(list(-values), -bound)
 
 
+@pytest.mark.parametrize("distance", [1e3, 1e6, 1e12])
+def test_small_p_values_are_not_lost(distance):
+    """With three values t has 2 degrees of freedom: P(T <= -t) = 1 / (sqrt(t^2 + 2) (sqrt(t^2 + 2) + t))."""
+    values = distance + np.array([-1.0, 0.0, 1.0])
+    t = distance * math.sqrt(3)
+    tail = 1 / (math.sqrt(t * t + 2) * (math.sqrt(t * t + 2) + t))
+    assert 0 < tail < 1e-6
+    above, below = student_t_test(values, -math.inf, 0.0), student_t_test(-values, 0.0, math.inf)
+    assert (above.above, below.below) == pytest.approx((tail, tail), rel=1e-9)
+    assert student_t_test(values, 0.0, math.inf).inside == pytest.approx(tail, rel=1e-9)
+    assert student_t_test(-values, -math.inf, 0.0).inside == pytest.approx(tail, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [6, 12, 24])
+def test_tails_in_both_directions_are_scipys_survival_function(n):
+    sample = np.random.default_rng(n).normal(5.0, 0.01, n)
+    t = sample.mean() / (sample.std(ddof=1) / math.sqrt(n))
+    tail = stats.t.sf(t, n - 1)
+    assert tail < 1e-12
+    assert student_t_test(sample, 0, math.inf).inside == pytest.approx(tail, rel=1e-8)
+    assert student_t_test(sample, -math.inf, 0).above == pytest.approx(tail, rel=1e-8)
+    assert student_t_test(-sample, 0, math.inf).below == pytest.approx(tail, rel=1e-8)
+    assert student_t_test(-sample, -1, 0).inside >= tail > 0
+
+
 def test_equivalence_is_the_larger_of_two_one_sided_tests():
     values = [0.1, -0.3, 0.4, 0.0, -0.2, 0.3]
     greater = stats.ttest_1samp(values, -1, alternative="greater").pvalue

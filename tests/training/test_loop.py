@@ -201,6 +201,13 @@ def test_divergence_is_an_outcome_with_its_step(tmp_path):
     assert json.dumps(training.run(c)) == json.dumps(summary)  # complete: not tried again
 
 
+def test_a_diverged_run_has_the_accuracy_of_chance(tmp_path):
+    summary = training.run(config(tmp_path, "none", optim=OptimConfig(lr=1e6)))
+    assert summary["outcome"] == "diverged"
+    for split in ("test", "val"):
+        assert summary[f"{split}/accuracy"] == pytest.approx(dict.fromkeys(summary[f"{split}/accuracy"], 0.1))
+
+
 def test_a_diverged_run_killed_before_its_summary_stays_diverged(tmp_path):
     c = config(tmp_path, "none", optim=OptimConfig(lr=1e6))
     summary = training.run(c)
