@@ -13,7 +13,7 @@ from icsbench import training
 from icsbench.config import ModelConfig, NormConfig, ProbesConfig
 from icsbench.data import Batches, Split, channel_statistics, load_dataset
 from icsbench.errors import IcsbenchError
-from icsbench.training import Protocol, environment, evaluate
+from icsbench.training import Protocol, environment, evaluate, loop, task
 
 DATA = load_dataset("digits", None, 157)
 MEAN, STD = channel_statistics(DATA.train.images)
@@ -244,9 +244,9 @@ def test_what_the_network_knows_is_the_recalibrated_accuracy_without_noise(tmp_p
     c = config(tmp_path, norm, amp=amp, eval_every=12, checkpoint_every=12, probes=ProbesConfig(shift=False))
     states = {}
     with pytest.MonkeyPatch.context() as patch:
-        plain = training.loop.checkpoint.save
+        plain = loop.checkpoint.save
         patch.setattr(
-            training.loop.checkpoint,
+            loop.checkpoint,
             "save",
             lambda path, config, state: (
                 states.update({state["step"]: copy.deepcopy(state["model"])}) or plain(path, config, state)
@@ -271,9 +271,9 @@ def test_what_the_network_knows_is_the_recalibrated_accuracy_without_noise(tmp_p
 @pytest.mark.parametrize("norm", ["none", "bn", "noisy_bn"])
 def test_measuring_what_the_network_knows_changes_nothing_else(tmp_path, monkeypatch, norm):
     on, off = config(tmp_path / "on", norm, eval_every=5), config(tmp_path / "off", norm, eval_every=5)
-    monkeypatch.setattr(training.task.Task, "_affordable", lambda self, images: frozenset((5, 10, 15, 20)))
+    monkeypatch.setattr(task.Task, "_affordable", lambda self, images: frozenset((5, 10, 15, 20)))
     with_it = training.run(on)
-    monkeypatch.setattr(training.task.Task, "_affordable", lambda self, images: frozenset())
+    monkeypatch.setattr(task.Task, "_affordable", lambda self, images: frozenset())
     assert training.run(off) == with_it
     assert same_weights(weights(on), weights(off))
     assert list(known_rows(on)) == [5, 10, 15, 20, 24]
@@ -290,7 +290,7 @@ def task_of(c, images=1000, test=100):
         return Split(pixels, torch.randint(10, (count,), generator=generator))
 
     data = replace(DATA, train=split(images), test=split(test), val=split(10))
-    return training.task.Task(c, data, torch.device("cpu"))
+    return task.Task(c, data, torch.device("cpu"))
 
 
 def test_the_training_images_are_5000_and_the_same_whatever_the_seed(tmp_path):
