@@ -186,7 +186,8 @@ def amp_step() -> list[Row]:
             plain = _OurLoop(training_config(folder, norm, 10**6), split, block)
             amp = _OurLoop(replace(training_config(folder, norm, 10**6), amp=True), split, block)
             seconds = interleaved(12, amp=amp.advance, plain=plain.advance)
-            amp.stop(), plain.stop()
+            amp.stop()
+            plain.stop()
         times = ratio(seconds, "amp", "plain")
         milliseconds = statistics.median(seconds["plain"]) / block * 1e3
         measured = f"{times:.2f}x (float32 {milliseconds:.0f} ms)"
@@ -200,7 +201,7 @@ def accuracies_along_the_way() -> list[Row]:
     train, val, test = (random_split(count) for count in (45_000, 5000, 10_000))
     data = Images("cifar10", "random images", 10, train=train, val=val, test=test, fingerprint="0")
     for norm in ("none", "bn", "noisy_bn"):
-        config = training_config("", norm, steps)
+        config = training_config("unused", norm, steps)
         config.eval_every = 250
         task = Task(config, data, torch.device("cpu"))
         model, step = _trainer(norm, *task.batches(0))

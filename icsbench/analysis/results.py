@@ -153,6 +153,11 @@ class Run:
         """Training accuracy (fraction) of the last steps; NaN where there is none, of a run that diverged chance."""
         return self._unless_diverged(self.summary.get("train/accuracy"))
 
+    @property
+    def known_training(self) -> float:
+        """Final accuracy on fixed training images, statistics recalibrated and noise off; NaN in earlier records."""
+        return self._unless_diverged(self.summary.get("train/accuracy/recalibrated-off"))
+
     def _unless_diverged(self, accuracy: float | None) -> float:
         if self.status == "diverged" and math.isfinite(self.chance):
             return self.chance

@@ -20,6 +20,7 @@ from icsbench.analysis.statistics import Interval, mean_interval, paired_differe
 _BASELINE = "none"
 _BASELINE_PROTOCOL = "running-off"
 _TEST = "test/accuracy/"
+_KNOWN = "train/accuracy/recalibrated-off"
 _DIFFERENCE = "difference/"
 _RATIO = "ratio/train/loss"
 
@@ -29,7 +30,8 @@ def result_table(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
     Keys: ``group``, ``facts``, ``provenance``, ``regime``, ``setting`` (the norm settings in which it differs from
     others of its regime), ``lr``, ``n``; ``train/accuracy``, ``train/loss`` and ``test/accuracy/<protocol>`` (only
-    protocols that apply) as Interval over the seeds; ``difference/train/accuracy`` and
+    protocols that apply) as Interval over the seeds, and ``train/accuracy/recalibrated-off`` (on fixed training images)
+    where the records have it; ``difference/train/accuracy`` and
     ``difference/test/accuracy/<protocol>`` as the Interval of the difference, seed by seed, to regime ``none`` at the
     same learning rate (its one protocol is running-off), over the seeds that both have; ``diverged`` and ``chance``,
     mapping seed to step: of the first NaN, and of the end of a run that was at chance then. Accuracies are fractions.
@@ -56,6 +58,8 @@ def _group_rows(group: Group) -> list[dict[str, Any]]:
         }
         if not group.regression:
             row["train/accuracy"] = mean_interval([run.train_accuracy for run in condition.runs])
+        if any(_KNOWN in run.summary for run in condition.runs):
+            row[_KNOWN] = mean_interval([run.known_training for run in condition.runs])
         row["train/loss"] = mean_interval([_number(run, "train/loss") for run in condition.runs])
         for protocol in protocols(condition.runs):
             row[_TEST + protocol] = mean_interval([_test(run, protocol) for run in condition.runs])
@@ -132,6 +136,7 @@ def _run_row(group: Group, run: Run) -> dict[str, Any]:
     row |= {"train/accuracy": run.train_accuracy} if "train/accuracy" in run.summary else {}
     for split in ("test", "val"):
         row |= {f"{split}/accuracy/{name}": value for name, value in run.final_accuracy(split).items()}
+    row |= {_KNOWN: run.known_training} if _KNOWN in run.summary else {}
     return row | {"seconds": run.seconds}
 
 
