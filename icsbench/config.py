@@ -194,6 +194,8 @@ class Config:
             raise ValueError(
                 f"data {self.data.name} does not fit model {self.model.name}, which takes 32x32 colour images"
             )
+        if self.amp and self.model.name == "dln":
+            raise ValueError("amp=true does nothing for model dln, which is trained in float64; leave it out")
         if not self.results:
             raise ValueError("results must name a folder (got '')")
         if not self.experiment or "/" in self.experiment or self.experiment.startswith("."):

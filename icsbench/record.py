@@ -1,7 +1,6 @@
 """The run directory: the only interface between what trains and what analyses."""
 
 import contextlib
-import json
 import os
 import shutil
 from dataclasses import replace
@@ -15,6 +14,7 @@ from icsbench.atomic import write_atomically
 from icsbench.config import Config, load_config
 from icsbench.errors import IcsbenchError
 from icsbench.seal import SEAL, broken, checksums
+from icsbench.strict_json import dumps, loads
 
 # Seconds to wait for the lock: longer than a look at the status, or the last steps of a sweep that has been killed.
 _PATIENCE = 5.0
@@ -116,8 +116,8 @@ class Record:
         return self.read_json("summary.json")
 
     def append(self, row: dict[str, Any]) -> None:
-        """Append one row to ``metrics.jsonl``."""
-        self._metrics.write(json.dumps(row).encode() + b"\n")
+        """Append one row to ``metrics.jsonl``; numbers that are not finite as in :mod:`icsbench.strict_json`."""
+        self._metrics.write(dumps(row).encode() + b"\n")
         self._metrics.flush()
 
     def position(self) -> int:
@@ -146,7 +146,7 @@ class Record:
         :raises IcsbenchError: the file is damaged.
         """
         try:
-            return json.loads((self.path / name).read_text())
+            return loads((self.path / name).read_text())
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -173,4 +173,4 @@ class Record:
 
 
 def _json(content: Any) -> bytes:
-    return json.dumps(content, indent=2).encode() + b"\n"
+    return dumps(content, indent=2).encode() + b"\n"

@@ -1,8 +1,9 @@
 """Checksums of a finished record, by which a later change of any of its files is noticed."""
 
 import hashlib
-import json
 from pathlib import Path
+
+from icsbench.strict_json import loads
 
 SEAL = "seal.json"
 _SEALED = ("config.yaml", "environment.json", "metrics.jsonl")
@@ -31,7 +32,7 @@ def broken(folder: Path) -> str | None:
     Raises OSError where a file cannot be read.
     """
     try:
-        noted = json.loads((folder / SEAL).read_text())
+        noted = loads((folder / SEAL).read_text())
         found = checksums(folder, (folder / "summary.json").read_bytes())
     except FileNotFoundError as error:
         return Path(error.filename).name

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +27,14 @@ from torchvision.transforms.functional import to_pil_image
 
 from icsbench.config import Config, DataConfig, ModelConfig, NormConfig, ProbesConfig, WandbConfig
 from icsbench.data import Batches, Split, channel_statistics
+from icsbench.data import Dataset as Images
 from icsbench.norms import noise_modules
 from icsbench.probes import ShiftProbe, UpdateProbe, internal_covariate_shift, loss_landscape
 from icsbench.probes.shift import is_scheduled
 from icsbench.training import build_model, environment
 from icsbench.training import loop as training_loop
+from icsbench.training.evaluation import Protocol, known_protocol, protocols_of
+from icsbench.training.task import Task
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "reference"
 BATCH = 128
@@ -174,6 +178,49 @@ def training_step() -> list[Row]:
     return rows
 
 
+def amp_step() -> list[Row]:
+    """A step of our loop under bfloat16 autocast against one in float32; of use where the CPU has the instructions."""
+    block, split, rows = 10, random_split(), []
+    for norm in ("none", "bn"):
+        with tempfile.TemporaryDirectory() as folder:
+            plain = _OurLoop(training_config(folder, norm, 10**6), split, block)
+            amp = _OurLoop(replace(training_config(folder, norm, 10**6), amp=True), split, block)
+            seconds = interleaved(12, amp=amp.advance, plain=plain.advance)
+            amp.stop()
+            plain.stop()
+        times = ratio(seconds, "amp", "plain")
+        milliseconds = statistics.median(seconds["plain"]) / block * 1e3
+        measured = f"{times:.2f}x (float32 {milliseconds:.0f} ms)"
+        rows.append(Row(f"training step with amp=true against float32, {norm}", measured, "faster", times < 1))
+    return rows
+
+
+def accuracies_along_the_way() -> list[Row]:
+    """What the network knows, measured at the default settings of ``scale=cpu``, against the steps of the run."""
+    steps, rows = 2000, []
+    train, val, test = (random_split(count) for count in (45_000, 5000, 10_000))
+    data = Images("cifar10", "random images", 10, train=train, val=val, test=test, fingerprint="0")
+    for norm in ("none", "bn", "noisy_bn"):
+        config = training_config("unused", norm, steps)
+        config.eval_every = 250
+        task = Task(config, data, torch.device("cpu"))
+        model, step = _trainer(norm, *task.batches(0))
+        protocol = known_protocol(protocols_of(norm))
+        splits = ("train",) if norm == "none" else ("test", "train")  # without statistics that of the test set is there
+        seconds = interleaved(
+            3,
+            known=lambda t=task, m=model, p=protocol, s=splits: t.accuracies(m, s, p),
+            end=lambda t=task, m=model: t.accuracies(m, ("train",), Protocol("running", False)),
+            steps=lambda s=step: [s() for _ in range(20)],
+        )
+        known, end = (20 * ratio(seconds, name, "steps") for name in ("known", "end"))
+        share = (len(task.known_steps) * known + end) / steps
+        what = f"what the network knows, along {steps:,} steps and at the end, against these steps, {norm}"
+        measured = f"{share:.1%} ({len(task.known_steps)} of {known:.0f} steps, at the end {end:.0f})"
+        rows.append(Row(what, measured, "5 % or less", share <= 0.05))
+    return rows
+
+
 class _OurLoop:
     """The real training loop, run in a thread that advances ``block`` steps for every call of :meth:`advance`."""
 
@@ -219,9 +266,7 @@ class _Stop(Exception):
     pass
 
 
-def _dataset(split: Split):
-    from icsbench.data import Dataset as Images
-
+def _dataset(split: Split) -> Images:
     few = Split(split.images[:256], split.labels[:256])
     return Images("cifar10", "random images", 10, train=split, val=few, test=few, fingerprint="0")
 
@@ -516,6 +561,8 @@ def start_up() -> list[Row]:
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "input": input_pipeline,
     "step": training_step,
+    "amp": amp_step,
+    "knows": accuracies_along_the_way,
     "probe": shift_probe,
     "update": update_probes,
     "noise": noise,

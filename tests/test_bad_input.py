@@ -82,7 +82,7 @@ def undisturbed(folder: str, *overrides: str) -> dict:
         ("+foo=1", ["unknown key 'foo'", "--cfg job"]),
         ("++foo.bar=1", ["unknown key 'foo'"]),
         ("norm=batch", ["'norm/batch'", "bn l1 l2 linf noise noisy_bn none"]),
-        ("experiment=nosuch", ["'experiment/nosuch'", "landscape lp lr_grid", "three_regimes"]),
+        ("experiment=nosuch", ["'experiment/nosuch'", "lp lr_grid", "three_regimes"]),
         ("scale=huge", ["'scale/huge'", "cpu demo paper"]),
         ("hydra/launcher=nosuch", ["'hydra/launcher/nosuch'", "pool"]),
         ("nrom=bn", ["unknown key 'nrom'"]),

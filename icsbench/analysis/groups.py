@@ -73,9 +73,9 @@ _UNUSUAL = {
     "model.init_std": "std {}",
     "model.head": "head {}",
     "model.head_norm": "norm in the head",
-    "amp": "bfloat16",
+    "amp": "{}",
 }
-_CUSTOMARY = {"optim.schedule": "constant", "model.init": "glorot", "model.head": "linear"}
+_CUSTOMARY = {"optim.schedule": "constant", "model.init": "glorot", "model.head": "linear", "amp": "float32"}
 
 
 class NotMeasured(IcsbenchError):
@@ -242,9 +242,19 @@ def _network(run: Run) -> str:
 
 def _shared(run: Run, key: str) -> Any:
     """A setting as far as it bears on the run, so that a record from before there was the key is like a later one."""
+    if key == "amp":
+        return precision(run)
     if key == "model.init_std" and run.setting("model.init") != "gaussian":
         return None
     return run.setting(key, False if key == "data.binary" else None)
+
+
+def precision(run: Run) -> str:
+    """What passes are computed in. Before the environment said so, the probes of an amp run were in bfloat16 too."""
+    if not run.setting("amp", False):
+        return "float32"
+    probed = any(run.setting(f"probes.{probe}") for probe in ("shift", "ics", "landscape"))
+    return "bf16 (probes too)" if probed and "precision" not in run.environment else "bf16"
 
 
 def _unusual(run: Run) -> list[str]:
@@ -306,7 +316,7 @@ def _names(experiment: str, runs: Sequence[Run]) -> list[str]:
         if len(set(names)) < len(set(zip(names, values, strict=True))):
             leaf = key.rpartition(".")[2]
             names = [
-                f"{name}-{value}" if leaf in ("scale", "name") else f"{name}-{leaf}{value}"
+                f"{name}-{value}" if leaf in ("scale", "name", "amp") else f"{name}-{leaf}{value}"
                 for name, value in zip(names, values, strict=True)
             ]
     if len(set(names)) < len(names):

@@ -138,12 +138,12 @@ def _whole_mean(run: Run) -> float:
 
 def _at_end(run: Run, split: str, protocol: str) -> float:
     """Final accuracy under a protocol; of a run that diverged, that of chance."""
-    value = run.summary.get(f"{split}/accuracy", {}).get(protocol)
-    if value is None or not math.isfinite(value):
-        if run.status == "diverged":
-            return _chance(run)
+    if run.status == "diverged":
+        return _chance(run)
+    value = run.final_accuracy(split).get(protocol, math.nan)
+    if not math.isfinite(value):
         raise NotMeasured(f"{run.path} has no {split} accuracy under {protocol}")
-    return float(value)
+    return value
 
 
 def final_accuracy(run: Run, split: str = "test") -> float:
@@ -203,9 +203,14 @@ def _vgg_layers(group: Group) -> list[Layer]:
 
 
 def step_shift(run: Run, moment: str) -> float:
-    """Change of a moment in one step: mean over the second half, geometric mean over the ``chosen_layers``."""
+    """Change of a moment in one step: mean over the second half, geometric mean over the ``chosen_layers``.
+
+    NaN of a run that diverged, as its second half is not that of a whole run.
+    """
     if not run.layers:
         raise NotMeasured(f"{run.path} has no shift probes")
+    if run.status == "diverged":
+        return math.nan
     half = int(run.setting("steps")) / 2
     series = [run.metrics.series(f"shift/{layer.path}/{moment}", 1) for layer in chosen_layers(run.layers)]
     return _geometric(

@@ -1,6 +1,6 @@
 """Run records on disk, read back."""
 
-import json
+import math
 import os
 import re
 import zipfile
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from icsbench.errors import IcsbenchError
 from icsbench.seal import SEAL
+from icsbench.strict_json import loads
 
 Status = Literal["complete", "diverged", "chance", "incomplete", "running", "failed"]
 
@@ -126,12 +127,41 @@ class Run:
         return float(_required(self.config, "optim.lr", self.path / "config.yaml"))
 
     @property
-    def test_accuracy(self) -> dict[str, float]:
-        """Final test accuracy (fraction) by protocol, ``<statistics>-<noise>``; NaN where none could be measured."""
+    def chance(self) -> float:
+        """Accuracy of guessing, 1 / number of classes; NaN for a regression, or where the record does not say."""
+        data = self.environment.get("data")
+        classes = data.get("num_classes") if isinstance(data, dict) else None
+        return 1 / int(classes) if classes else math.nan
+
+    def final_accuracy(self, split: str) -> dict[str, float]:
+        """Final accuracy (fraction) on ``test`` or ``val`` by protocol, ``<statistics>-<noise>``.
+
+        NaN where none could be measured; of a run that diverged, whose network answers nothing, that of chance.
+        """
         return {
-            protocol: float("nan") if value is None else float(value)
-            for protocol, value in self.summary.get("test/accuracy", {}).items()
+            protocol: self._unless_diverged(value)
+            for protocol, value in self.summary.get(f"{split}/accuracy", {}).items()
         }
+
+    @property
+    def test_accuracy(self) -> dict[str, float]:
+        """:meth:`final_accuracy` on the test set."""
+        return self.final_accuracy("test")
+
+    @property
+    def train_accuracy(self) -> float:
+        """Training accuracy (fraction) of the last steps; NaN where there is none, of a run that diverged chance."""
+        return self._unless_diverged(self.summary.get("train/accuracy"))
+
+    @property
+    def known_training(self) -> float:
+        """Final accuracy on fixed training images, statistics recalibrated and noise off; NaN in earlier records."""
+        return self._unless_diverged(self.summary.get("train/accuracy/recalibrated-off"))
+
+    def _unless_diverged(self, accuracy: float | None) -> float:
+        if self.status == "diverged" and math.isfinite(self.chance):
+            return self.chance
+        return math.nan if accuracy is None else float(accuracy)
 
     @property
     def seconds(self) -> float | None:
@@ -153,7 +183,7 @@ class Run:
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line)
+                row = loads(line)
                 if not isinstance(row["step"], int):
                     raise TypeError
             except (ValueError, KeyError, TypeError):
@@ -305,9 +335,7 @@ def _read_layers(path: Path) -> list[Layer]:
     if not path.exists():
         return []
     try:
-        layers = [
-            Layer(entry["layer"], entry["depth"], entry.get("channels", 0)) for entry in json.loads(_read_text(path))
-        ]
+        layers = [Layer(entry["layer"], entry["depth"], entry.get("channels", 0)) for entry in loads(_read_text(path))]
     except (ValueError, KeyError, TypeError):
         raise IcsbenchError(f"{path}: not a JSON list of objects with layer and depth; run it again") from None
     return sorted(layers, key=lambda layer: layer.depth)
@@ -325,7 +353,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(_read_text(path))
+        content = loads(_read_text(path))
     except ValueError:
         content = None
     if not isinstance(content, dict):

@@ -78,7 +78,7 @@ def scans(group: Group) -> list[Scan]:
         for regime in regimes:
             conditions = [condition for condition in group.conditions if condition.regime == regime]
             points = sorted((place(c), label(c), _interval(c, quantity, value)) for c in conditions)
-            points = [point for point in points if math.isfinite(point[2].mean)]
+            points = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[2].mean)]
             if points:
                 x, labels, intervals = zip(*points, strict=True)
                 found.append(Scan(setting, quantity, regime, np.array(x), labels, intervals))
@@ -112,5 +112,6 @@ def _setting(group: Group) -> tuple[str, Callable[[Condition], float], Callable[
 
 
 def _shift(condition: Condition) -> float:
-    """Geometric mean over the seeds."""
-    return float(np.exp(np.mean([math.log(step_shift(run, MEAN_PER_STEP)) for run in condition.runs])))
+    """Geometric mean over the seeds that did not diverge; NaN where all did."""
+    shifts = [step_shift(run, MEAN_PER_STEP) for run in condition.trained]
+    return float(np.exp(np.mean(np.log(shifts)))) if shifts else math.nan

@@ -110,8 +110,12 @@ class Place(NamedTuple):
     above: float
 
 
-def t_place(values: ArrayLike, low: float, high: float) -> Place:
-    """Where the mean of n values, (n,), lies by Student's t: ``p(mu > b) = P(T_{n-1} >= (mean - b) sqrt(n) / s)``.
+def student_t_test(values: ArrayLike, low: float, high: float) -> Place:
+    """One-sided t-tests of where the mean mu of a normal distribution lies, from n values of it, (n,).
+
+    For a bound b, with the mean m and the standard deviation s of the sample (n - 1 in the denominator),
+    ``p(mu > b) = P(T >= (m - b) sqrt(n) / s)`` and ``p(mu < b) = P(T <= (m - b) sqrt(n) / s)``, where T has Student's
+    t-distribution with n - 1 degrees of freedom; each tail is computed as such, so that small p-values are exact.
 
     Values that are all equal, as on a grid they can be, have no spread to judge by: p is then that of sign flips, 2^-n
     or 1 - 2^-n, and 1/2 at the bound itself. Of fewer than two values every p is 1. Raises IcsbenchError for a value
@@ -123,23 +127,27 @@ def t_place(values: ArrayLike, low: float, high: float) -> Place:
         return Place(1.0, 1.0, 1.0)
     mean, error = float(sample.mean()), float(sample.std(ddof=1)) / math.sqrt(n)
 
-    def greater(bound: float) -> float:
+    def beyond(bound: float, side: int) -> float:
+        """One-sided p of mu > bound (side 1) or mu < bound (side -1)."""
+        distance = side * (mean - bound)
         if math.isinf(bound):
-            return 0.0 if bound < 0 else 1.0
+            return 0.0 if distance > 0 else 1.0
         if error == 0:
-            return 0.5 if mean == bound else 2.0**-n if mean > bound else 1 - 2.0**-n
+            return 0.5 if distance == 0 else 2.0**-n if distance > 0 else 1 - 2.0**-n
         from scipy.special import stdtr
 
-        return float(stdtr(n - 1, (bound - mean) / error))
+        return float(stdtr(n - 1, -distance / error))
 
-    return Place(max(greater(low), 1 - greater(high)), 1 - greater(low), greater(high))
+    return Place(max(beyond(low, 1), beyond(high, -1)), beyond(low, -1), beyond(high, 1))
 
 
-def sign_flip_place(values: ArrayLike, low: float, high: float) -> Place:
-    """Where the mean lies by the exact permutation test: ``t_place`` for whoever trusts no normal distribution.
+def sign_flip_test(values: ArrayLike, low: float, high: float) -> Place:
+    """Exact permutation tests of where the centre of a symmetric distribution lies, from n values of it, (n,).
 
-    p(mu > b) is the share of the 2^n ways to flip the signs of ``x_i - b`` whose mean is at least the one observed; its
-    floor is 2^-n. Raises IcsbenchError for more than 20 values, a value that is not finite or an empty region.
+    :func:`student_t_test` for whoever trusts no normal distribution: ``p(mu > b)`` is the share of the 2^n ways to flip
+    the signs of ``x_i - b`` whose sum is at least the one observed, ``p(mu < b)`` that of those whose sum is at most
+    it; the floor of both is 2^-n. Raises IcsbenchError for more than 20 values, a value that is not finite or an empty
+    region.
     """
     sample = _sample(values, low, high)
     n = len(sample)
@@ -149,14 +157,13 @@ def sign_flip_place(values: ArrayLike, low: float, high: float) -> Place:
         return Place(1.0, 1.0, 1.0)
     signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
 
-    def greater(sample: Floats, bound: float) -> float:
+    def beyond(bound: float, side: int) -> float:
         if math.isinf(bound):
-            return 0.0 if bound < 0 else 1.0
-        centred = sample - bound
+            return 0.0 if side * bound < 0 else 1.0
+        centred = side * (sample - bound)
         return float((signs @ centred >= centred.sum() - 1e-9 * np.abs(centred).sum()).mean())
 
-    below, above = greater(-sample, -low), greater(sample, high)
-    return Place(max(greater(sample, low), greater(-sample, -high)), below, above)
+    return Place(max(beyond(low, 1), beyond(high, -1)), beyond(low, -1), beyond(high, 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -20,6 +20,7 @@ from icsbench.analysis.statistics import Interval, mean_interval, paired_differe
 _BASELINE = "none"
 _BASELINE_PROTOCOL = "running-off"
 _TEST = "test/accuracy/"
+_KNOWN = "train/accuracy/recalibrated-off"
 _DIFFERENCE = "difference/"
 _RATIO = "ratio/train/loss"
 
@@ -29,7 +30,8 @@ def result_table(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
     Keys: ``group``, ``facts``, ``provenance``, ``regime``, ``setting`` (the norm settings in which it differs from
     others of its regime), ``lr``, ``n``; ``train/accuracy``, ``train/loss`` and ``test/accuracy/<protocol>`` (only
-    protocols that apply) as Interval over the seeds; ``difference/train/accuracy`` and
+    protocols that apply) as Interval over the seeds, and ``train/accuracy/recalibrated-off`` (on fixed training images)
+    where the records have it; ``difference/train/accuracy`` and
     ``difference/test/accuracy/<protocol>`` as the Interval of the difference, seed by seed, to regime ``none`` at the
     same learning rate (its one protocol is running-off), over the seeds that both have; ``diverged`` and ``chance``,
     mapping seed to step: of the first NaN, and of the end of a run that was at chance then. Accuracies are fractions.
@@ -55,7 +57,9 @@ def _group_rows(group: Group) -> list[dict[str, Any]]:
             "n": len(condition.runs),
         }
         if not group.regression:
-            row["train/accuracy"] = mean_interval([_number(run, "train/accuracy") for run in condition.runs])
+            row["train/accuracy"] = mean_interval([run.train_accuracy for run in condition.runs])
+        if any(_KNOWN in run.summary for run in condition.runs):
+            row[_KNOWN] = mean_interval([run.known_training for run in condition.runs])
         row["train/loss"] = mean_interval([_number(run, "train/loss") for run in condition.runs])
         for protocol in protocols(condition.runs):
             row[_TEST + protocol] = mean_interval([_test(run, protocol) for run in condition.runs])
@@ -77,8 +81,7 @@ def _compared(condition: Condition, baseline: Condition, regression: bool) -> di
         return {_RATIO: paired_ratio(*np.where(np.isfinite(losses), losses, np.nan).T)}
     differences = {
         _DIFFERENCE + "train/accuracy": paired_difference(
-            [_number(run, "train/accuracy") for run, _ in pairs],
-            [_number(other, "train/accuracy") for _, other in pairs],
+            [run.train_accuracy for run, _ in pairs], [other.train_accuracy for _, other in pairs]
         )
     }
     for protocol in protocols(condition.runs):
@@ -129,9 +132,11 @@ def write_tables(runs: Sequence[Run], out: Path) -> list[Path]:
 def _run_row(group: Group, run: Run) -> dict[str, Any]:
     row = {"group": group.name, "regime": run.regime, "lr": run.lr, "seed": run.seed, "status": run.status}
     row |= {key: run.summary[key] for key in ("steps", "diverged_at", "left_chance_at") if key in run.summary}
-    row |= {key: _number(run, key) for key in ("train/loss", "train/accuracy") if key in run.summary}
+    row |= {"train/loss": _number(run, "train/loss")} if "train/loss" in run.summary else {}
+    row |= {"train/accuracy": run.train_accuracy} if "train/accuracy" in run.summary else {}
     for split in ("test", "val"):
-        row |= {f"{split}/accuracy/{name}": value for name, value in run.summary.get(f"{split}/accuracy", {}).items()}
+        row |= {f"{split}/accuracy/{name}": value for name, value in run.final_accuracy(split).items()}
+    row |= {_KNOWN: run.known_training} if _KNOWN in run.summary else {}
     return row | {"seconds": run.seconds}
 
 
@@ -231,6 +236,8 @@ def _latest_loss(run: Run) -> str:
 
 def _latest(run: Run, key: str) -> float:
     if run.finished:
+        if key == "train/accuracy":
+            return run.train_accuracy
         return _test(run, _BASELINE_PROTOCOL) if key == "test/accuracy" else _number(run, key)
     _, values = run.metrics.series(key)
     return values[-1] if len(values) else math.nan

@@ -1,14 +1,13 @@
 """From run records to verdicts: which claims of the catalogue the measurements support, contradict or leave open.
 
-A part of a claim says that the mean over seeds lies in a region. Its one-sided t-tests (``t_place``) give a p-value of
-"inside", "below" and "above". A claim is supported if every part lies inside (p: the largest of their p-values) and
-contradicted if one lies outside (p: the smallest of theirs times their number). The smaller of the two, doubled because
-either verdict could have come out, is the p-value of the claim; it is corrected by Holm over all measured claims of a
-report, and the verdict stands where that is at most 0.05 and at least six seeds are behind every part. The same by
-exact sign flips stands beside it as a check.
+A part of a claim says that the mean over seeds lies in a region. Its one-sided t-tests (``student_t_test``) give a
+p-value of "inside", "below" and "above". A claim is supported if every part lies inside (p: the largest of their
+p-values) and contradicted if one lies outside (p: the smallest of theirs times their number). The smaller of the two,
+doubled because either verdict could have come out, is the p-value of the claim; it is corrected by Holm over all
+measured claims of a report, and the verdict stands where that is at most 0.05 and at least six seeds are behind every
+part. The same by exact sign flips stands beside it as a check.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +23,19 @@ from icsbench.analysis.files import csv_bytes, write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.analysis.measures import MEASURES, Measured
 from icsbench.analysis.results import Run
-from icsbench.analysis.statistics import Interval, Place, holm, mean_interval, seeds_needed, sign_flip_place, t_place
+from icsbench.analysis.statistics import (
+    Interval,
+    Place,
+    holm,
+    mean_interval,
+    seeds_needed,
+    sign_flip_test,
+    student_t_test,
+)
 from icsbench.analysis.tables import markdown_table
 from icsbench.errors import IcsbenchError
 from icsbench.seal import SEAL, broken
+from icsbench.strict_json import dumps
 
 LEVEL = 0.05
 """The chance of any false verdict in a report, at most."""
@@ -75,14 +83,14 @@ class Finding:
     @property
     def place(self) -> Place:
         """Where the mean lies, by Student's t."""
-        return t_place(self._averaged, *_region(self.part))
+        return student_t_test(self._averaged, *_region(self.part))
 
     @property
     def sign_flip(self) -> Place:
         """The same by exact sign flips; NaN for more seeds than it can be done for."""
         if len(self.values) > MOST_FOR_SIGN_FLIPS:
             return Place(math.nan, math.nan, math.nan)
-        return sign_flip_place(self._averaged, *_region(self.part))
+        return sign_flip_test(self._averaged, *_region(self.part))
 
     @property
     def side(self) -> Side:
@@ -231,6 +239,7 @@ def _command(group: Group) -> str:
         words += ["data.binary=true"] if run.setting("data.binary") else []
         words += [f"data.val_size={size}"] if (size := run.setting("data.val_size")) is not None else []
     words += [f"model.width={run.setting('model.width'):g}"] if group.network.startswith("vgg") else []
+    words += ["amp=true"] if run.setting("amp") else []
     words += [f"optim.lr={','.join(f'{lr:g}' for lr in group.lrs)}"]
     words += [f"steps={min(steps)}"] if len(steps) == 1 else []
     words += [f"seed={','.join(map(str, seeds))}"] if seeds != [*range(FEWEST_SEEDS)] else []
@@ -523,7 +532,7 @@ def write_claims(verdicts: Sequence[Verdict], out: Path, root: Path) -> list[Pat
     Paths of runs are relative to ``root``. Raises IcsbenchError where a file cannot be written.
     """
     contents = {
-        "claims.json": (json.dumps(as_json(verdicts, root), indent=1, ensure_ascii=False) + "\n").encode(),
+        "claims.json": (dumps(as_json(verdicts, root), indent=1, ensure_ascii=False) + "\n").encode(),
         "claims.csv": csv_bytes([row for verdict in verdicts for row in _rows(verdict)]),
         "claims.md": markdown(verdicts).encode(),
     }

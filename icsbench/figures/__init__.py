@@ -150,7 +150,9 @@ def draw_heatmap(group: Group) -> Drawing:
     drawn = curves.w1_curves(group)
     what = (
         "Pre-activations, mean over channels, a column per probe; the scale is the standard deviation of the layer at "
-        "the reference, step 0 above, the step before below."
+        f"the reference, step 0 above, the step before below. From {group.runs[0].setting('probes.samples', 1024):,} "
+        "positions a channel, which makes W₁ too large: 1,024 by 5\N{NO-BREAK SPACE}% on average, by "
+        "42\N{NO-BREAK SPACE}% at most."
     )
     blank = any(not (curve.mean > 0).all() or np.isinf(curve.mean).any() for curve in drawn)
     grey = "Grey: no shift at all, or none that is finite." if blank else ""

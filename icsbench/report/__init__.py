@@ -16,7 +16,7 @@ from markupsafe import Markup
 from icsbench import __version__
 from icsbench.analysis.curves import protocols
 from icsbench.analysis.files import write_file
-from icsbench.analysis.groups import Group, NotMeasured, group_runs, regime_order
+from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, regime_order
 from icsbench.analysis.results import Run
 from icsbench.analysis.verdicts import (
     FEWEST_SEEDS,
@@ -225,10 +225,11 @@ def _row(run: Run, columns: Sequence[str]) -> list[str]:
         _number(run.setting("model.width") if units is None else units, "g"),
         _number(run.setting("norm.strength"), "g") if noisy else "",
         _number(run.setting("batch_size"), "d"),
+        precision(run),
         run.status,
         _number(None if run.seconds is None else run.seconds / 60, ".1f"),
         _number(run.summary.get("train/loss"), ".4g"),
-        _percent(run.summary.get("train/accuracy")),
+        _percent(run.train_accuracy),
         *(_percent(run.test_accuracy.get(protocol)) for protocol in columns),
         "/".join(run.path.resolve().parts[-3:]),
     ]

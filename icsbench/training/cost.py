@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from icsbench.config import Config
 from icsbench.data import Dataset
@@ -14,7 +15,7 @@ from icsbench.probes.shift import is_scheduled
 from icsbench.training.environment import choose_device
 from icsbench.training.evaluation import protocols_of
 from icsbench.training.loop import update_probe_of
-from icsbench.training.task import Task, build_model
+from icsbench.training.task import KNOWN_IMAGES, Task, build_model
 
 _STEPS = 3
 
@@ -35,17 +36,20 @@ def seconds_of_run(config: Config, dataset: Dataset) -> float:
 
     def step() -> None:
         inputs, targets = task.batches(next(batches))
+        update(inputs, targets)
+
+    def update(inputs: Tensor, targets: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        task.loss(model(inputs), targets).backward()
+        with task.autocast():
+            loss = task.loss(model(inputs), targets)
+        loss.backward()
         optimizer.step()
 
     def watched() -> None:
         assert update_probe is not None
         inputs, targets = task.batches(next(batches))
         update_probe.before()
-        optimizer.zero_grad(set_to_none=True)
-        task.loss(model(inputs), targets).backward()
-        optimizer.step()
+        update(inputs, targets)
         update_probe.after(inputs, targets, 1e-12)
 
     one_step = _seconds(step, device)
@@ -58,23 +62,27 @@ def seconds_of_run(config: Config, dataset: Dataset) -> float:
         probes = sum(is_scheduled(done, config.probes.every) for done in range(config.steps + 1))
         seconds += probes * _seconds(lambda: probe(next(at)), device)
     if task.chance is not None:
-        seconds += _evaluated_batches(config, dataset) * _seconds(lambda: _forward(model, task), device)
+        seconds += _evaluated_batches(config, dataset, task) * _seconds(lambda: _forward(model, task), device)
     return seconds
 
 
-def _evaluated_batches(config: Config, dataset: Dataset) -> int:
+def _evaluated_batches(config: Config, dataset: Dataset, task: Task) -> int:
     """Batches that the run's evaluations see, those of recalibration among them."""
-    test, val = (math.ceil(len(split.labels) / config.batch_size) for split in (dataset.test, dataset.val))
+    sizes = {"test": len(dataset.test), "val": len(dataset.val), "train": min(KNOWN_IMAGES, len(dataset.train))}
+    test, val, train = (math.ceil(sizes[split] / config.batch_size) for split in ("test", "val", "train"))
     protocols = protocols_of(config.norm.name)
     recalibrated = sum(protocol.statistics == "recalibrated" for protocol in protocols)
     followed = 2 if protocols[-1].noise else 1
     along = -(-config.steps // config.eval_every) * followed * test
-    return along + len(protocols) * (test + val) + 2 * recalibrated * config.recalibration_batches
+    known = train + (test + config.recalibration_batches if recalibrated else 0)
+    end = len(protocols) * (test + val) + recalibrated * config.recalibration_batches + train
+    return along + len(task.known_steps) * known + end
 
 
 @torch.no_grad()
 def _forward(model: torch.nn.Module, task: Task) -> Any:
-    return model(task.batches(0)[0])
+    with task.autocast():
+        return model(task.batches(0)[0])
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:

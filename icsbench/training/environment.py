@@ -1,5 +1,6 @@
 """Where a run takes place: device, threads and determinism, and what is noted of them in its record."""
 
+import ctypes
 import os
 import platform
 import re
@@ -31,6 +32,15 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
         begun = None
     device = choose_device(config.device)
     if begun is not None:
+        if (
+            config.amp
+            and "precision" not in begun
+            and (config.probes.shift or config.probes.ics or config.probes.landscape)
+        ):
+            raise IcsbenchError(
+                f"{record.path} was begun by a version whose probes measured in bfloat16 with amp, and they measure in "
+                "float32 now; delete it to start this run again"
+            )
         if begun["data"]["fingerprint"] != dataset.fingerprint:
             raise IcsbenchError(_other_data(record.path, begun["data"], dataset))
         if torch.device(begun["device"]).type != device.type:
@@ -44,12 +54,19 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
                 "the record goes on, but not bit-identically",
                 file=sys.stderr,
             )
+    if config.amp and device.type == "cpu" and _has_bfloat16() is False:
+        print(
+            "icsbench: this CPU has no bfloat16 instructions (avx512_bf16, amx_bf16, or bf16 of ARM): amp=true works, "
+            "but is slower than amp=false",
+            file=sys.stderr,
+        )
     count = config.threads or threads or _cores()
     if begun is not None:
         if config.threads not in (None, begun["threads"]):
             print(f"icsbench: {record.path} goes on with the {begun['threads']} threads it began with", file=sys.stderr)
         count = begun["threads"]
     torch.set_num_threads(count)
+    _keep_freed_memory()
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
@@ -66,6 +83,7 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
         "device_name": _device_name(device),
         "threads": count,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "precision": _precision(config),
         "data": {
             "name": dataset.name,
             "label": dataset.label,
@@ -79,6 +97,39 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
     if begun is None:
         record.write_json("environment.json", environment)
     return begun or environment
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep the memory of a step for the next one, which otherwise goes back and is faulted in every time.
+
+    That is a tenth of the time of a step on a CPU. See mallopt(3); other libraries of C are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3
+        if not mallopt(mmap_threshold, 2**30):
+            mallopt(mmap_threshold, 2**25)  # the most in earlier versions
+        mallopt(trim_threshold, 2**30)
+
+
+def _precision(config: Config) -> dict[str, str]:
+    """In what is computed: the probes never under autocast, in which differences of gradients would drown."""
+    plain = "float64" if config.model.name == "dln" else "float32"
+    passes = "bf16 autocast" if config.amp else plain
+    return {"training": passes, "evaluation": passes, "probes": plain}
+
+
+def _has_bfloat16() -> bool | None:
+    """Whether this CPU multiplies bfloat16 by instructions of its own; None where PyTorch cannot say."""
+    try:
+        if hasattr(torch.cpu, "get_capabilities"):  # since torch 2.11
+            has = torch.cpu.get_capabilities()
+            return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+        if platform.machine().lower() in ("arm64", "aarch64"):
+            return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    except (AttributeError, RuntimeError):
+        return None
 
 
 def _cores() -> int:

@@ -1,7 +1,7 @@
 """Accuracy by evaluation protocol: which statistics BN normalises by, and whether the noise is on."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -29,6 +29,10 @@ class Protocol(NamedTuple):
         return f"{self.statistics}-{'on' if self.noise else 'off'}"
 
 
+KNOWN = Protocol("recalibrated", False)
+"""What a network knows: what noise and lagging statistics cost while they are on is left out."""
+
+
 def protocols_of(norm: str) -> list[Protocol]:
     """The protocols under which a network with this norm can differ; the first is the customary one."""
     statistics = ("running",) if norm in ("none", "noise") else ("running", "recalibrated", "batch")
@@ -36,7 +40,20 @@ def protocols_of(norm: str) -> list[Protocol]:
     return [Protocol(s, n) for n in noise for s in statistics]
 
 
-@torch.no_grad()
+def known_protocol(protocols: list[Protocol]) -> Protocol:
+    """:data:`KNOWN`; running-off, which is the same, where a norm keeps no statistics."""
+    return KNOWN if KNOWN in protocols else Protocol("running", False)
+
+
+def hits(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """How many of N answers are right, and how many are none: outputs, ``(N, C)``, that are not all finite.
+
+    Both are integers on the device. Who gives no answer guesses, and is right once in C.
+    """
+    answered = outputs.isfinite().all(1)
+    return (answered & (outputs.argmax(1) == labels)).sum(), (~answered).sum()
+
+
 def evaluate(
     model: nn.Module,
     split: Split,
@@ -48,19 +65,39 @@ def evaluate(
     seed: int,
     recalibration: Iterable[Tensor] = (),
 ) -> float:
-    """Accuracy of ``model`` on ``split`` under ``protocol``, a fraction; NaN for an empty split.
+    """Accuracy of ``model`` on one split; see :func:`accuracies`."""
+    options = {"batch_size": batch_size, "mean": mean, "std": std, "seed": seed}
+    return accuracies(model, {"": split}, protocol, recalibration=recalibration, **options)[""]
 
-    The split is cut into nearly equal batches of at most ``batch_size`` images, and none of one image out of several
+
+@torch.no_grad()
+def accuracies(
+    model: nn.Module,
+    splits: Mapping[str, Split],
+    protocol: Protocol,
+    *,
+    batch_size: int,
+    mean: Tensor,
+    std: Tensor,
+    seed: int,
+    recalibration: Iterable[Tensor] = (),
+) -> dict[str, float]:
+    """Accuracy of ``model`` on each of the splits under ``protocol``, a fraction; NaN for an empty split.
+
+    A split is cut into nearly equal batches of at most ``batch_size`` images, and none of one image out of several
     (batch statistics depend on the size). Noise, where it is on, is on in recalibration too, and drawn from the
-    "evaluation" stream of ``seed``. The model is left as it was found.
+    "evaluation" stream of ``seed``, for each split as if it were the only one. Answers that are none count as guessed
+    (:func:`hits`). The model is left as it was found.
 
-    :param split: uint8 images on the model's device.
+    :param splits: uint8 images on the model's device, by name.
     :param mean: per-channel mean of the pixels, ``std`` their standard deviation: the normalisation of training.
     :param recalibration: training batches for the recalibrated statistics; unused by the other protocols.
     """
-    if not len(split.labels):
-        return math.nan
-    device = split.images.device
+    found = dict.fromkeys(splits, math.nan)
+    filled = {name: split for name, split in splits.items() if len(split.labels)}
+    if not filled:
+        return found
+    device = next(iter(filled.values())).images.device
     with undisturbed(model):
         model.eval()
         norms = batch_norms(model)
@@ -76,8 +113,18 @@ def evaluate(
                 model(inputs)
         for norm in norms:
             norm.training = protocol.statistics == "batch"
-        correct = torch.zeros((), dtype=torch.int64, device=device)
-        chunks = min(math.ceil(len(split.labels) / batch_size), len(split.labels) // 2) or 1
-        for images, labels in zip(split.images.tensor_split(chunks), split.labels.tensor_split(chunks), strict=True):
-            correct += (model(normalise(images, mean, std)).argmax(1) == labels).sum()
-    return correct.item() / len(split.labels)
+        noise = generator.get_state()
+        for name, split in filled.items():
+            generator.set_state(noise)
+            count = len(split.labels)
+            right, guessed, classes = 0, 0, 1
+            chunks = min(math.ceil(count / batch_size), count // 2) or 1
+            for images, labels in zip(
+                split.images.tensor_split(chunks), split.labels.tensor_split(chunks), strict=True
+            ):
+                outputs = model(normalise(images, mean, std))
+                classes = outputs.shape[1]
+                of_chunk = hits(outputs, labels)
+                right, guessed = right + of_chunk[0], guessed + of_chunk[1]
+            found[name] = (int(right) + int(guessed) / classes) / count
+    return found

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from icsbench.streams import stream_seed
 from icsbench.tracking import Mirror
 from icsbench.training import checkpoint
 from icsbench.training.environment import dataset_of, refuse_other_data, settle_environment
-from icsbench.training.evaluation import Protocol, protocols_of
+from icsbench.training.evaluation import KNOWN, Protocol, hits, known_protocol, protocols_of
 from icsbench.training.task import Task, build_model
 
 LEFT_CHANCE = 2.0
@@ -103,12 +103,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
         probe = ShiftProbe(model, model.layers(), inputs, samples=probes.samples, seed=config.seed)
     update_probe = update_probe_of(config, model, task)
     forward = torch.compile(model) if config.compile else model
-    autocast = torch.autocast(device.type, torch.bfloat16) if config.amp else nullcontext()
     protocols = protocols_of(config.norm.name) if task.chance is not None else []
-
-    def measure(protocol: Protocol, split: str) -> float:
-        with autocast:
-            return task.accuracy(model, split, protocol)
 
     losses = torch.zeros(config.log_every, device=device, dtype=next(model.parameters()).dtype)
     correct = torch.zeros(config.log_every, device=device)
@@ -155,15 +150,26 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
 
     # Followed along the way: the customary protocol, and where noise is trained with, the protocol of training itself.
     followed = [*protocols[:1], *(protocol for protocol in protocols[-1:] if protocol.noise)]
+    of_known = known_protocol(protocols)
 
-    def curve_row(step: int, accuracies: dict[str, float]) -> dict[str, Any]:
-        row = {"step": step, "test/accuracy": accuracies[str(protocols[0])]}
-        return row | {f"test/accuracy/{p}": accuracies[str(p)] for p in followed[1:]}
+    def measure(protocols: list[Protocol], splits: tuple[str, ...], known: bool) -> dict[Protocol, dict[str, float]]:
+        """Accuracies by protocol and split; with ``known`` also those of what the network knows."""
+        wanted = dict.fromkeys(protocols, splits)
+        if known:
+            wanted[of_known] = tuple(dict.fromkeys((*wanted.get(of_known, ()), "test", "train")))
+        return {protocol: task.accuracies(model, of, protocol) for protocol, of in wanted.items()}
+
+    def known_accuracies(found: dict[Protocol, dict[str, float]]) -> dict[str, float]:
+        of = found.get(of_known, {})
+        return {f"{split}/accuracy/{KNOWN}": of[split] for split in ("test", "train")} if "train" in of else {}
+
+    def curve_row(step: int, found: dict[Protocol, dict[str, float]]) -> dict[str, Any]:
+        row = {"step": step, "test/accuracy": found[protocols[0]]["test"]}
+        return row | {f"test/accuracy/{p}": found[p]["test"] for p in followed[1:]} | known_accuracies(found)
 
     def watch(step: int) -> None:
         if probe is not None and is_scheduled(step, config.probes.every):
-            with autocast:
-                row, arrays = probe(step)
+            row, arrays = probe(step)  # in float32 with amp too
             if step == 0:
                 record.write_json("probes/shift/layers.json", probe.layers())
             record.write_arrays(f"probes/shift/step-{step:08d}.npz", arrays)
@@ -180,7 +186,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
                 record.append({"step": step, **row})
             mirror.log({"step": step, **row}, histograms)
         if followed and step % config.eval_every == 0 and step < config.steps:
-            write(curve_row(step, {str(p): measure(p, "test") for p in followed}))
+            write(curve_row(step, measure(followed, ("test",), step in task.known_steps)))
 
     summary = None
     done = start
@@ -201,18 +207,19 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
                 if watched is not None:
                     watched.before()
                 optimizer.zero_grad(set_to_none=True)
-                with autocast:
+                with task.autocast():
                     outputs = forward(inputs)
                     loss = task.loss(outputs, targets)
                 loss.backward()
                 optimizer.step()
                 if watched is not None:
-                    with autocast:
-                        write({"step": step, **watched.after(inputs, targets, lr)})
+                    # In float32 with amp too: differences of gradients drown in bfloat16.
+                    write({"step": step, **watched.after(inputs, targets, lr)})
                 slot = step - rows_from
                 losses[slot] = loss.detach()
                 if task.chance is not None:
-                    correct[slot] = (outputs.detach().argmax(1) == targets).sum()
+                    right, guessed = hits(outputs.detach(), targets)
+                    correct[slot] = right + guessed * task.chance
                 done = step + 1
 
                 if done % config.log_every == 0 or done == config.steps:
@@ -241,13 +248,14 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
                 if done % config.checkpoint_every == 0 and done < config.steps:
                     save(done)
 
-        accuracies = {split: {str(p): measure(p, split) for p in protocols} for split in ("test", "val")}
+        found = measure(protocols, ("test", "val"), known=bool(protocols))
         probe = None  # its state is of no more use
         save(done)
         if followed:
-            write(curve_row(done, accuracies["test"]))
+            write(curve_row(done, found))
         result = {"status": "complete", "outcome": _outcome(outcome, task.chance), **outcome, "steps": done}
-        result |= {f"{split}/accuracy": accuracies[split] for split in accuracies}
+        result |= {f"{split}/accuracy": {str(p): found[p][split] for p in protocols} for split in ("test", "val")}
+        result |= known_accuracies(found)
         record.finish(result)
         summary = result
         return summary

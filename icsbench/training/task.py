@@ -1,6 +1,7 @@
 """What a run is about: its batches, the network, the loss, and for a classifier its accuracies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,12 @@ from icsbench.errors import IcsbenchError
 from icsbench.models import MLP, VGG, DeepLinear
 from icsbench.norms import build_norm
 from icsbench.streams import stream_seed
-from icsbench.training.evaluation import Protocol, evaluate
+from icsbench.training.evaluation import Protocol, accuracies
+
+KNOWN_IMAGES = 5000
+"""Training images, at most, on which it is measured what the network knows."""
+_SHARE = 0.05
+_PASSES_OF_AN_UPDATE = 3  # forward, and backward, which is two
 
 
 def build_model(config: Config, num_classes: int | None, in_features: int = 3 * 32 * 32) -> VGG | MLP | DeepLinear:
@@ -67,6 +73,8 @@ class Task:
         self.loss: Callable[[Tensor, Tensor], Tensor]
         self.batches: Callable[[int], tuple[Tensor, Tensor]]
         """``step -> (inputs, targets)`` on the device."""
+        self.known_steps: frozenset[int] = frozenset()
+        """The evaluations before the end at which it is measured what the network knows."""
         if self.chance is None:
             self.loss = half_squared_error
             self.batches = FullBatch(dataset.train.images, dataset.train.labels, device)
@@ -90,23 +98,49 @@ class Task:
             device=device,
         )
         self._mean, self._std = mean.float().to(device), std.float().to(device)
+        # The same images in every run on this training set, whatever its seed.
+        draw = torch.Generator().manual_seed(stream_seed(0, "known"))
+        known = torch.randperm(len(dataset.train), generator=draw)[:KNOWN_IMAGES].sort().values
+        train = Split(dataset.train.images[known], dataset.train.labels[known])
         self._evaluated = {
             name: Split(split.images.to(device), split.labels.to(device))
-            for name, split in (("test", dataset.test), ("val", dataset.val))
+            for name, split in (("test", dataset.test), ("val", dataset.val), ("train", train))
         }
 
-    def accuracy(self, model: nn.Module, split: str, protocol: Protocol) -> float:
-        """Accuracy of a classifier on the split ``test`` or ``val``; see :func:`evaluate`."""
-        return evaluate(
-            model,
-            self._evaluated[split],
-            protocol,
-            batch_size=self._config.batch_size,
-            mean=self._mean,
-            std=self._std,
-            seed=self._config.seed,
-            recalibration=(self.batches(i)[0] for i in range(self._config.recalibration_batches)),
-        )
+        self.known_steps = self._affordable(len(dataset.test) + len(known))
+
+    def _affordable(self, images: int) -> frozenset[int]:
+        """Of the evaluations after step 0 as many as a twentieth of the training pays for, evenly spread; one at least.
+
+        Counted in images that pass the network, for all regimes as for one with statistics, so that they share steps.
+        """
+        config = self._config
+        cost = config.recalibration_batches * config.batch_size + images
+        pays_for = int(_SHARE * _PASSES_OF_AN_UPDATE * config.steps * config.batch_size / cost)
+        later = range(config.eval_every, config.steps, config.eval_every)
+        every = len(later) // (max(1, pays_for) + 1) + 1
+        return frozenset(later[every - 1 :: every])
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """What forward passes of training and evaluation are made in: bfloat16 autocast with ``amp``.
+
+        It keeps casts of the weights while it lasts, so weights must not change inside.
+        """
+        return torch.autocast(self._device.type, torch.bfloat16) if self._config.amp else nullcontext()
+
+    def accuracies(self, model: nn.Module, splits: Sequence[str], protocol: Protocol) -> dict[str, float]:
+        """Accuracy of a classifier on ``test``, ``val`` or ``train`` (fixed images of it): :func:`accuracies`."""
+        with self.autocast():
+            return accuracies(
+                model,
+                {name: self._evaluated[name] for name in splits},
+                protocol,
+                batch_size=self._config.batch_size,
+                mean=self._mean,
+                std=self._std,
+                seed=self._config.seed,
+                recalibration=(self.batches(i)[0] for i in range(self._config.recalibration_batches)),
+            )
 
     def probe_inputs(self) -> Tensor:
         """The fixed batch of the shift probe: training samples drawn from the "probe" stream; all, for a regression."""

@@ -6,9 +6,12 @@ import pytest
 import yaml
 from synthetic import DLN, MLP, write_run
 
-from icsbench.analysis.groups import _SCALES, NotMeasured, group_runs
+from icsbench.analysis import verdicts
+from icsbench.analysis.groups import _SCALES, Group, NotMeasured, group_runs
 from icsbench.analysis.results import load_runs
+from icsbench.analysis.tables import markdown, result_table
 from icsbench.config import Config
+from icsbench.errors import IcsbenchError
 
 SCALE_FILES = Path(__file__).resolve().parents[2] / "configs" / "scale"
 
@@ -56,7 +59,6 @@ def test_a_scale_that_was_altered_does_not_pose_as_it(tmp_path):
         ("model.init", "he", "he init"),
         ("model.head", "512-512", "head 512-512"),
         ("model.head_norm", True, "norm in the head"),
-        ("amp", True, "bfloat16"),
     ],
 )
 def test_an_unusual_setting_is_said(tmp_path, key, value, said):
@@ -65,6 +67,43 @@ def test_an_unusual_setting_is_said(tmp_path, key, value, said):
     change(run, key, value)
     assert f", {said}, " in facts(run)
     assert said not in facts(usual)
+
+
+def amp_run(root, regime="bn", seed=0, *, precision=True, **options):
+    run = write_run(root / "amp", regime, seed, **options)
+    change(run, "amp", True)
+    if precision:
+        path = run / "environment.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"precision": {"probes": "float32"}}))
+    return run
+
+
+def test_runs_with_and_without_autocast_are_never_pooled_and_are_told_apart(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, seed=seed, experiment="amp")
+        amp_run(tmp_path, seed=seed, experiment="amp")
+    with_it, without = group_runs(load_runs(tmp_path))
+    assert (with_it.name, without.name) == ("amp-bf16", "amp-float32")
+    assert ", 2,000 steps, bf16, scale cpu" in with_it.facts
+    assert "bf16" not in without.facts and "float32" not in without.facts
+    with pytest.raises(IcsbenchError, match="amp-float32 and amp-bf16 need figures of their own"):
+        Group("both", (*without.runs, *with_it.runs))
+    text = markdown(result_table(load_runs(tmp_path)))
+    assert text.count("\namp-") + text.startswith("amp-") == 2 and text.count(" bf16,") == 1
+
+
+def test_probes_in_bfloat16_of_earlier_records_are_not_pooled_with_those_in_float32(tmp_path):
+    change(amp_run(tmp_path, "none", precision=False), "probes", {"shift": True})
+    change(amp_run(tmp_path, "bn"), "probes", {"shift": True})
+    assert [", bf16 (probes too), " in group.facts for group in group_runs(load_runs(tmp_path))] == [False, True]
+
+
+def test_the_command_of_a_claim_asks_for_autocast_where_its_runs_had_it(tmp_path):
+    for seed in range(2):
+        for regime in ("none", "bn"):
+            amp_run(tmp_path, regime, seed, experiment="landscape")
+    (group,) = group_runs(load_runs(tmp_path))
+    assert " amp=true " in verdicts._command(group)
 
 
 def test_nothing_unusual_is_said_of_the_defaults(tmp_path):

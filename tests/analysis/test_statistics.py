@@ -13,8 +13,8 @@ from icsbench.analysis.statistics import (
     paired_difference,
     paired_ratio,
     seeds_needed,
-    sign_flip_place,
-    t_place,
+    sign_flip_test,
+    student_t_test,
 )
 from icsbench.errors import IcsbenchError
 
@@ -114,40 +114,65 @@ def test_one_sided_p_values_are_scipys(bound):
     values = np.random.default_rng(3).normal(0.3, 1.0, 6)
     above = stats.ttest_1samp(values, bound, alternative="greater").pvalue
     below = stats.ttest_1samp(values, bound, alternative="less").pvalue
-    assert t_place(values, bound, math.inf) == pytest.approx((above, below, 1.0))
-    assert t_place(values, -math.inf, bound) == pytest.approx((below, 1.0, above))
-    assert sign_flip_place(values, bound, math.inf).inside == brute_sign_flips(values, bound)
-    assert sign_flip_place(values, -math.inf, bound).inside == brute_sign_flips(list(-values), -bound)
+    assert student_t_test(values, bound, math.inf) == pytest.approx((above, below, 1.0))
+    assert student_t_test(values, -math.inf, bound) == pytest.approx((below, 1.0, above))
+    assert sign_flip_test(values, bound, math.inf).inside == brute_sign_flips(values, bound)
+    assert sign_flip_test(values, -math.inf, bound).inside == brute_sign_flips(list(-values), -bound)
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e6, 1e12])
+def test_small_p_values_are_not_lost(distance):
+    """With three values t has 2 degrees of freedom: P(T <= -t) = 1 / (sqrt(t^2 + 2) (sqrt(t^2 + 2) + t))."""
+    values = distance + np.array([-1.0, 0.0, 1.0])
+    t = distance * math.sqrt(3)
+    tail = 1 / (math.sqrt(t * t + 2) * (math.sqrt(t * t + 2) + t))
+    assert 0 < tail < 1e-6
+    above, below = student_t_test(values, -math.inf, 0.0), student_t_test(-values, 0.0, math.inf)
+    assert (above.above, below.below) == pytest.approx((tail, tail), rel=1e-9)
+    assert student_t_test(values, 0.0, math.inf).inside == pytest.approx(tail, rel=1e-9)
+    assert student_t_test(-values, -math.inf, 0.0).inside == pytest.approx(tail, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [6, 12, 24])
+def test_tails_in_both_directions_are_scipys_survival_function(n):
+    sample = np.random.default_rng(n).normal(5.0, 0.01, n)
+    t = sample.mean() / (sample.std(ddof=1) / math.sqrt(n))
+    tail = stats.t.sf(t, n - 1)
+    assert tail < 1e-12
+    assert student_t_test(sample, 0, math.inf).inside == pytest.approx(tail, rel=1e-8)
+    assert student_t_test(sample, -math.inf, 0).above == pytest.approx(tail, rel=1e-8)
+    assert student_t_test(-sample, 0, math.inf).below == pytest.approx(tail, rel=1e-8)
+    assert student_t_test(-sample, -1, 0).inside >= tail > 0
 
 
 def test_equivalence_is_the_larger_of_two_one_sided_tests():
     values = [0.1, -0.3, 0.4, 0.0, -0.2, 0.3]
     greater = stats.ttest_1samp(values, -1, alternative="greater").pvalue
     less = stats.ttest_1samp(values, 1, alternative="less").pvalue
-    assert t_place(values, -1, 1).inside == pytest.approx(max(greater, less))
-    assert t_place(values, -1, 1).above == pytest.approx(1 - less)
+    assert student_t_test(values, -1, 1).inside == pytest.approx(max(greater, less))
+    assert student_t_test(values, -1, 1).above == pytest.approx(1 - less)
 
 
 def test_six_pairs_cannot_go_below_the_floor_of_the_permutation():
-    assert sign_flip_place([1.0, 1.1, 0.9, 1.2, 0.8, 1.0], 0, math.inf).inside == 2**-6
+    assert sign_flip_test([1.0, 1.1, 0.9, 1.2, 0.8, 1.0], 0, math.inf).inside == 2**-6
 
 
 def test_values_without_spread_are_as_sure_as_sign_flips_and_one_value_is_not():
     floor = 2**-6
-    assert t_place([2.0] * 6, 1, math.inf) == (floor, 1 - floor, 1.0)
-    assert t_place([2.0] * 6, 1, math.inf).inside == sign_flip_place([2.0] * 6, 1, math.inf).inside
-    assert t_place([2.0] * 6, 2, math.inf).inside == 0.5
-    assert t_place([2.0], 1, math.inf) == (1.0, 1.0, 1.0)
+    assert student_t_test([2.0] * 6, 1, math.inf) == (floor, 1 - floor, 1.0)
+    assert student_t_test([2.0] * 6, 1, math.inf).inside == sign_flip_test([2.0] * 6, 1, math.inf).inside
+    assert student_t_test([2.0] * 6, 2, math.inf).inside == 0.5
+    assert student_t_test([2.0], 1, math.inf) == (1.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("place", [t_place, sign_flip_place])
+@pytest.mark.parametrize("place", [student_t_test, sign_flip_test])
 def test_what_cannot_be_tested_is_refused(place):
     with pytest.raises(IcsbenchError, match="not finite"):
         place([1.0, math.nan], 0, 1)
     with pytest.raises(IcsbenchError, match="empty"):
         place([1.0, 2.0], 1, 1)
     with pytest.raises(IcsbenchError, match="20 at most"):
-        sign_flip_place([0.0] * 21, -1, 1)
+        sign_flip_test([0.0] * 21, -1, 1)
 
 
 def test_holm_by_hand_and_without_the_untested():
@@ -168,8 +193,8 @@ def test_the_interval_covers_and_the_tests_keep_their_level(n, draw, within):
     samples = getattr(np.random.default_rng(n), draw)(size=(4000, n)) - (0.5 if draw == "uniform" else 0.0)
     bands = [mean_interval(sample) for sample in samples]
     assert np.mean([band.low <= 0 <= band.high for band in bands]) == pytest.approx(0.95, abs=within)
-    t = [t_place(sample, 0, math.inf).inside for sample in samples]
-    flips = [sign_flip_place(sample, 0, math.inf).inside for sample in samples]
+    t = [student_t_test(sample, 0, math.inf).inside for sample in samples]
+    flips = [sign_flip_test(sample, 0, math.inf).inside for sample in samples]
     assert np.mean(np.array(t) <= 0.025) == pytest.approx(0.025, abs=within)
     assert np.mean(np.array(flips) <= 0.025) <= 0.025 + 0.008
 
@@ -191,7 +216,7 @@ def test_seeds_needed_reach_the_power_by_simulation():
     rng = np.random.default_rng(1)
     for number, enough in ((n, True), (n // 2, False)):
         samples = rng.normal(values.mean(), values.std(ddof=1), (3000, number))
-        power = np.mean([t_place(sample, 0, math.inf).inside <= 0.025 for sample in samples])
+        power = np.mean([student_t_test(sample, 0, math.inf).inside <= 0.025 for sample in samples])
         assert (power >= 0.78) == enough
 
 

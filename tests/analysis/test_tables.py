@@ -59,12 +59,30 @@ def test_diverged_and_chance_runs_count_as_what_they_are(tmp_path):
     [row] = result_table(runs)
     assert row["n"] == 3
     assert row["diverged"] == {1: 37} and row["chance"] == {2: 100}
-    accuracies = [run.summary["test/accuracy"]["running-off"] for run in runs if run.finished]
-    assert row["test/accuracy/running-off"].mean == pytest.approx(np.mean(accuracies))
+    for key, of in (("test/accuracy/running-off", "test/accuracy"), ("train/accuracy", "train/accuracy")):
+        found = [run.summary[of] for run in runs if run.finished]
+        found = [value["running-off"] if isinstance(value, dict) else value for value in found]
+        assert row[key].mean == pytest.approx(np.mean([found[0], 0.1, found[2]]))
     assert math.isnan(row["train/loss"].mean)
     text = printed(print_results, runs)
     assert "1 diverged (step 37); 1 at chance" in text
     assert "not counted: 1 of 4 runs" in text
+
+
+def test_what_the_network_knows_of_its_training_images(tmp_path):
+    key = "train/accuracy/recalibrated-off"
+    known = {0: 0.75, 1: 0.85}
+    for seed, accuracy in known.items():
+        path = write_run(tmp_path, "bn", seed, **SHORT)
+        (path / "summary.json").write_text(json.dumps(summary(path) | {key: accuracy}))
+    write_run(tmp_path, "none", 0, **SHORT)
+    rows = {row["regime"]: row for row in result_table(load_runs(tmp_path))}
+    assert rows["bn"][key].mean == pytest.approx(0.8) and rows["bn"][key].n == 2
+    assert key not in rows["none"]
+    write_tables(load_runs(tmp_path), tmp_path / "out")
+    with open(tmp_path / "out" / "runs.csv", newline="") as file:
+        read = [row[key] for row in csv.DictReader(file)]
+    assert read == ["0.75", "0.85", ""]
 
 
 def test_an_accuracy_that_could_not_be_measured_is_nan(tmp_path):

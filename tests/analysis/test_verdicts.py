@@ -374,6 +374,24 @@ def test_a_diverged_run_is_left_out_of_every_measure_of_updates_and_named(tmp_pa
             assert "left out: seed 7" in verdict.reason
 
 
+@pytest.mark.parametrize(("measure", "study"), [("shift_mean_noisy_to_none", "three_regimes"), ("dose_slope", "dose")])
+def test_the_shift_of_a_diverged_run_is_none(tmp_path, measure, study):
+    """Also of one that diverged so late that its second half has probes."""
+    for seed in range(3):
+        diverged = 950 if seed == 2 else None
+        if study == "dose":
+            for strength in (0, 1, 4):
+                late = diverged if strength == 4 else None
+                write(tmp_path, study, "noisy_bn", seed, strength=strength, mean=0.1 + strength, diverged_at=late)
+        else:
+            write(tmp_path, study, "noisy_bn", seed, mean=0.4, diverged_at=diverged)
+            write(tmp_path, study, "none", seed, mean=0.1)
+    (group,) = group_runs(load_runs(tmp_path))
+    found = MEASURES[measure](group)
+    assert found.values.keys() == {0, 1}
+    assert "diverged at step 950" in found.left_out[2]
+
+
 def test_where_every_run_diverged_nothing_breaks(tmp_path):
     for seed in range(6):
         for study in ("percentiles", "three_regimes"):

@@ -234,9 +234,9 @@ def test_runs_are_listed_finished_or_not(written):
     bn = next(run for run in runs if run.regime == "bn" and run.setting("experiment") == "landscape")
     (row,) = (row for row in rows if row[-1] == "/".join(bn.path.parts[-3:]))
     accuracies = [f"{100 * value:.1f}" for value in bn.test_accuracy.values()]
-    assert row[:8] == ["bn", "0.1", "0", "100", "0.25", "", "128", "complete"]
-    assert row[10:].count("") == 0 and {*accuracies} <= {*row}
-    assert sum(row[7] == "incomplete" for row in rows) == 1
+    assert row[:9] == ["bn", "0.1", "0", "100", "0.25", "", "128", "float32", "complete"]
+    assert row[11:].count("") == 0 and {*accuracies} <= {*row}
+    assert sum(row[8] == "incomplete" for row in rows) == 1
     assert "1 run is not finished" in page.one("header")[1]
 
 

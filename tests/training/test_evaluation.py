@@ -9,6 +9,7 @@ from icsbench.norms import NORMS, batch_norms, noise_modules
 from icsbench.norms.batch_norm import population_statistics
 from icsbench.streams import stream_seed
 from icsbench.training import Protocol, evaluate, protocols_of
+from icsbench.training.evaluation import accuracies, hits
 
 DATA = load_dataset("digits", None, 157)
 MEAN, STD = (value.float() for value in channel_statistics(DATA.train.images))
@@ -128,6 +129,40 @@ def test_evaluation_leaves_the_network_as_it_was(norm):
     assert all(torch.equal(a, m.generator.get_state()) for a, m in zip(streams, noise_modules(model), strict=True))
     assert all(module.noise is None for module in noise_modules(model))
     assert all(module.momentum == 0.1 for module in batch_norms(model))
+
+
+@pytest.mark.parametrize("norm", ["none", "bn"])
+def test_a_network_that_answers_nothing_guesses_whatever_the_classes_shares(norm):
+    model = trained(norm)
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    for share in (0.0, 0.5, 1.0):  # of class 0, which is where argmax finds NaN
+        labels = torch.full((60,), 3)
+        labels[: int(60 * share)] = 0
+        split = Split(DATA.test.images[:60], labels)
+        for protocol in protocols_of(norm):
+            found = evaluate(model, split, protocol, recalibration=recalibration(), **OPTIONS)
+            assert found == pytest.approx(0.1, abs=1e-12)
+
+
+def test_only_answers_that_are_not_finite_count_as_guessed():
+    outputs = torch.tensor(
+        [[1.0, 2.0, 0.0], [3.0, 2.0, 0.0], [math.nan, 9.0, 0.0], [math.inf, 0.0, 0.0], [0.0, 1.0, 2.0]]
+    )
+    right, guessed = hits(outputs, torch.tensor([1, 1, 1, 0, 2]))
+    assert (right.item(), guessed.item()) == (2, 2)
+
+
+def test_splits_evaluated_together_have_the_accuracies_they_have_alone():
+    for norm in ("bn", "noisy_bn"):
+        model = trained(norm)
+        splits = {"test": DATA.test, "val": DATA.val, "empty": Split(DATA.test.images[:0], DATA.test.labels[:0])}
+        for protocol in protocols_of(norm):
+            together = accuracies(model, splits, protocol, recalibration=recalibration(), **OPTIONS)
+            assert math.isnan(together.pop("empty"))
+            for name, accuracy in together.items():
+                alone = evaluate(model, splits[name], protocol, recalibration=recalibration(), **OPTIONS)
+                assert accuracy == alone
 
 
 def test_an_empty_split_has_no_accuracy():

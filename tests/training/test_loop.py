@@ -1,5 +1,7 @@
 import json
 import math
+import platform
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -201,6 +203,13 @@ def test_divergence_is_an_outcome_with_its_step(tmp_path):
     assert json.dumps(training.run(c)) == json.dumps(summary)  # complete: not tried again
 
 
+def test_a_diverged_run_has_the_accuracy_of_chance(tmp_path):
+    summary = training.run(config(tmp_path, "none", optim=OptimConfig(lr=1e6)))
+    assert summary["outcome"] == "diverged"
+    for split in ("test", "val"):
+        assert summary[f"{split}/accuracy"] == pytest.approx(dict.fromkeys(summary[f"{split}/accuracy"], 0.1))
+
+
 def test_a_diverged_run_killed_before_its_summary_stays_diverged(tmp_path):
     c = config(tmp_path, "none", optim=OptimConfig(lr=1e6))
     summary = training.run(c)
@@ -294,6 +303,17 @@ def test_batch_statistics_of_few_images_with_a_norm_in_the_head(tmp_path):
     c = config(tmp_path, "bn", model=model, data=DataConfig(val_size=3), batch_size=2, steps=2)
     summary = training.run(c)
     assert 0 <= summary["val/accuracy"]["batch-off"] <= 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries of C keep memory as they see fit")
+def test_freed_memory_is_kept_for_the_next_step(tmp_path):
+    training.run(config(tmp_path, steps=1))
+    faults = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(25_000_000)  # 100 MB, 24,415 pages of 4 KB
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[-1] < 100
 
 
 def test_a_metrics_file_on_a_full_disk(tmp_path, monkeypatch):
