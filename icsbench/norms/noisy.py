@@ -79,7 +79,7 @@ class _Block:
 
 
 class _CoarseBlock:
-    """As ``_Block`` for bfloat16, with half the random bits: 16 for the s of two neighbours in memory, 8 for an m.
+    """As ``_Block``, for bfloat16, with half the random bits: 16 for the s of two neighbours in memory, 8 for an m.
 
     Everything is added up in float32 and rounded once. On a CPU the bits come from NumPy's SFC64, which the stream
     seeds and which gives them in half the time.
@@ -157,6 +157,7 @@ class _Noise(nn.Module):
                 raise ValueError(f"{constant} must be a finite number >= {least}, not {value}")
         self.n_mu, self.n_sigma, self.r_mu, self.r_sigma = n_mu, n_sigma, r_mu, r_sigma
         self.noise: bool | None = None
+        self.coarse = False
         self.generator = generator
 
     @property
@@ -177,7 +178,8 @@ class _Noise(nn.Module):
         order.
         """
         device, stream = x.device, stream_of(self, self.generator)
-        kind, dtype = (_CoarseBlock, torch.float32) if x.dtype == torch.bfloat16 else (_Block, x.dtype)
+        coarse = self.coarse or x.dtype == torch.bfloat16
+        kind, dtype = (_CoarseBlock, torch.float32) if coarse else (_Block, x.dtype)
         mu = torch.empty(x.shape[1], dtype=dtype, device=device).uniform_(-self.n_mu, self.n_mu, generator=stream)
         sigma = torch.empty_like(mu).uniform_(1.0, self.n_sigma, generator=stream)
         mu += self.r_mu / kind.levels  # the signed integers of m are on average -1/2
@@ -216,6 +218,8 @@ class ActivationNoise(_Noise):
     that float32 input gets from the same state, m and s are others. m comes in 256 equally likely values, s in the same
     65,536 as above, but the s of two neighbours in memory are one of 65,536 equally likely pairs, uncorrelated and
     independent to 8 bits each. a' is computed in float32 and rounded once; in the gradient s is rounded to bfloat16.
+    With ``coarse`` true, float32 input gets this same noise, unrounded: so a measurement in float32 sees the draw of a
+    training pass in bfloat16.
 
     ``noise`` is None for noise in training mode only, True or False where an evaluation protocol forces it; without
     noise the input is returned and no random number drawn. ``generator`` is the stream, on the device of the input;

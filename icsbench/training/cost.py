@@ -68,15 +68,18 @@ def seconds_of_run(config: Config, dataset: Dataset) -> float:
 
 def _evaluated_batches(config: Config, dataset: Dataset, task: Task) -> int:
     """Batches that the run's evaluations see, those of recalibration among them."""
-    sizes = {"test": len(dataset.test), "val": len(dataset.val), "train": min(KNOWN_IMAGES, len(dataset.train))}
-    test, val, train = (math.ceil(sizes[split] / config.batch_size) for split in ("test", "val", "train"))
+    sizes = {"test": len(dataset.test), "val": len(dataset.val), "train": KNOWN_IMAGES}
+    batches = {split: math.ceil(size / config.batch_size) for split, size in sizes.items()}
+    known = sum(batches[split] for split in task.known_splits)
     protocols = protocols_of(config.norm.name)
     recalibrated = sum(protocol.statistics == "recalibrated" for protocol in protocols)
     followed = 2 if protocols[-1].noise else 1
-    along = -(-config.steps // config.eval_every) * followed * test
-    known = train + (test + config.recalibration_batches if recalibrated else 0)
-    end = len(protocols) * (test + val) + recalibrated * config.recalibration_batches + train
-    return along + len(task.known_steps) * known + end
+    if recalibrated:
+        along = followed * batches["test"] + task.recalibration_along + known
+    else:  # the customary protocol is that of what the network knows
+        along = (followed - 1) * batches["test"] + known
+    end = len(protocols) * (batches["test"] + batches["val"]) + recalibrated * config.recalibration_batches
+    return -(-config.steps // config.eval_every) * along + end + known - batches["test"]
 
 
 @torch.no_grad()

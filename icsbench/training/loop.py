@@ -90,6 +90,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
     noise = torch.Generator(device).manual_seed(stream_seed(config.seed, "noise"))
     for module in noise_modules(model):
         module.generator = noise
+        module.coarse = config.amp  # the probes, in float32, then see the draw of the update
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=config.optim.lr,
@@ -152,16 +153,14 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
     followed = [*protocols[:1], *(protocol for protocol in protocols[-1:] if protocol.noise)]
     of_known = known_protocol(protocols)
 
-    def measure(protocols: list[Protocol], splits: tuple[str, ...], known: bool) -> dict[Protocol, dict[str, float]]:
-        """Accuracies by protocol and split; with ``known`` also those of what the network knows."""
+    def measure(protocols: list[Protocol], splits: tuple[str, ...], along: bool) -> dict[Protocol, dict[str, float]]:
+        """Accuracies by protocol and split, those of what the network knows among them."""
         wanted = dict.fromkeys(protocols, splits)
-        if known:
-            wanted[of_known] = tuple(dict.fromkeys((*wanted.get(of_known, ()), "test", "train")))
-        return {protocol: task.accuracies(model, of, protocol) for protocol, of in wanted.items()}
+        wanted[of_known] = tuple(dict.fromkeys((*wanted.get(of_known, ()), *task.known_splits)))
+        return {protocol: task.accuracies(model, of, protocol, along=along) for protocol, of in wanted.items()}
 
     def known_accuracies(found: dict[Protocol, dict[str, float]]) -> dict[str, float]:
-        of = found.get(of_known, {})
-        return {f"{split}/accuracy/{KNOWN}": of[split] for split in ("test", "train")} if "train" in of else {}
+        return {f"{split}/accuracy/{KNOWN}": found[of_known][split] for split in task.known_splits}
 
     def curve_row(step: int, found: dict[Protocol, dict[str, float]]) -> dict[str, Any]:
         row = {"step": step, "test/accuracy": found[protocols[0]]["test"]}
@@ -186,7 +185,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
                 record.append({"step": step, **row})
             mirror.log({"step": step, **row}, histograms)
         if followed and step % config.eval_every == 0 and step < config.steps:
-            write(curve_row(step, measure(followed, ("test",), step in task.known_steps)))
+            write(curve_row(step, measure(followed, ("test",), along=True)))
 
     summary = None
     done = start
@@ -248,7 +247,7 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
                 if done % config.checkpoint_every == 0 and done < config.steps:
                     save(done)
 
-        found = measure(protocols, ("test", "val"), known=bool(protocols))
+        found = measure(protocols, ("test", "val"), along=False) if protocols else {}
         probe = None  # its state is of no more use
         save(done)
         if followed:

@@ -18,9 +18,7 @@ from icsbench.streams import stream_seed
 from icsbench.training.evaluation import Protocol, accuracies
 
 KNOWN_IMAGES = 5000
-"""Training images, at most, on which it is measured what the network knows."""
-_SHARE = 0.05
-_PASSES_OF_AN_UPDATE = 3  # forward, and backward, which is two
+"""Training images on which it is measured what the network knows, where the training set has as many."""
 
 
 def build_model(config: Config, num_classes: int | None, in_features: int = 3 * 32 * 32) -> VGG | MLP | DeepLinear:
@@ -73,8 +71,8 @@ class Task:
         self.loss: Callable[[Tensor, Tensor], Tensor]
         self.batches: Callable[[int], tuple[Tensor, Tensor]]
         """``step -> (inputs, targets)`` on the device."""
-        self.known_steps: frozenset[int] = frozenset()
-        """The evaluations before the end at which it is measured what the network knows."""
+        self.known_splits: tuple[str, ...] = ()
+        """The splits on which it is measured what the network knows: ``test``, and ``train`` if it is large enough."""
         if self.chance is None:
             self.loss = half_squared_error
             self.batches = FullBatch(dataset.train.images, dataset.train.labels, device)
@@ -98,28 +96,18 @@ class Task:
             device=device,
         )
         self._mean, self._std = mean.float().to(device), std.float().to(device)
-        # The same images in every run on this training set, whatever its seed.
-        draw = torch.Generator().manual_seed(stream_seed(0, "known"))
-        known = torch.randperm(len(dataset.train), generator=draw)[:KNOWN_IMAGES].sort().values
-        train = Split(dataset.train.images[known], dataset.train.labels[known])
+        splits = {"test": dataset.test, "val": dataset.val}
+        if len(dataset.train) >= KNOWN_IMAGES:
+            # The same images in every run on this training set, whatever its seed.
+            draw = torch.Generator().manual_seed(stream_seed(0, "known"))
+            known = torch.randperm(len(dataset.train), generator=draw)[:KNOWN_IMAGES].sort().values
+            splits["train"] = Split(dataset.train.images[known], dataset.train.labels[known])
         self._evaluated = {
-            name: Split(split.images.to(device), split.labels.to(device))
-            for name, split in (("test", dataset.test), ("val", dataset.val), ("train", train))
+            name: Split(split.images.to(device), split.labels.to(device)) for name, split in splits.items()
         }
-
-        self.known_steps = self._affordable(len(dataset.test) + len(known))
-
-    def _affordable(self, images: int) -> frozenset[int]:
-        """Of the evaluations after step 0 as many as a twentieth of the training pays for, evenly spread; one at least.
-
-        Counted in images that pass the network, for all regimes as for one with statistics, so that they share steps.
-        """
-        config = self._config
-        cost = config.recalibration_batches * config.batch_size + images
-        pays_for = int(_SHARE * _PASSES_OF_AN_UPDATE * config.steps * config.batch_size / cost)
-        later = range(config.eval_every, config.steps, config.eval_every)
-        every = len(later) // (max(1, pays_for) + 1) + 1
-        return frozenset(later[every - 1 :: every])
+        self.known_splits = tuple(name for name in ("test", "train") if name in splits)
+        self.recalibration_along = min(config.recalibration_batches, self.batches.steps_per_epoch)
+        """Recalibration batches of an evaluation along the way: an epoch at most, as more would be the same images."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What forward passes of training and evaluation are made in: bfloat16 autocast with ``amp``.
@@ -128,8 +116,14 @@ class Task:
         """
         return torch.autocast(self._device.type, torch.bfloat16) if self._config.amp else nullcontext()
 
-    def accuracies(self, model: nn.Module, splits: Sequence[str], protocol: Protocol) -> dict[str, float]:
-        """Accuracy of a classifier on ``test``, ``val`` or ``train`` (fixed images of it): :func:`accuracies`."""
+    def accuracies(
+        self, model: nn.Module, splits: Sequence[str], protocol: Protocol, *, along: bool = False
+    ) -> dict[str, float]:
+        """Accuracy of a classifier on ``test``, ``val`` or ``train`` (fixed images of it): :func:`accuracies`.
+
+        ``along`` the way, recalibration takes ``recalibration_along`` batches.
+        """
+        batches = self.recalibration_along if along else self._config.recalibration_batches
         with self.autocast():
             return accuracies(
                 model,
@@ -139,7 +133,7 @@ class Task:
                 mean=self._mean,
                 std=self._std,
                 seed=self._config.seed,
-                recalibration=(self.batches(i)[0] for i in range(self._config.recalibration_batches)),
+                recalibration=(self.batches(i)[0] for i in range(batches)),
             )
 
     def probe_inputs(self) -> Tensor:

@@ -436,6 +436,16 @@ class TestBfloat16:
         torch.testing.assert_close(y.double(), exact, rtol=2**-8 + 1e-6, atol=1e-7)  # rounded once
         assert_mean((y.double() - exact) / exact.abs(), 0)
 
+    @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+    def test_coarse_noise_in_float32_is_the_same_draw_unrounded(self, memory_format):
+        x = torch.randn(9, 5, 3, 3, generator=stream(1)).bfloat16().to(memory_format=memory_format)
+        rounded, exact = ActivationNoise(generator=stream()), ActivationNoise(generator=stream())
+        exact.coarse = True
+        for _ in range(2):
+            y, z = rounded(x), exact(x.float())
+            assert torch.equal(y, z.bfloat16()) and not torch.equal(y.float(), z)
+        assert torch.equal(rounded.generator.get_state(), exact.generator.get_state())
+
     @pytest.mark.parametrize(("shape", "memory_format"), SHAPES)
     def test_m_takes_256_values_equally_often(self, shape, memory_format):
         m, _ = draw(shape, dtype=torch.bfloat16, memory_format=memory_format, n_mu=0, n_sigma=1)

@@ -53,8 +53,8 @@ def test_steps_probes_and_evaluated_batches_are_those_of_the_run(configs, monkey
     evaluated, rest = divmod(round(seconds), 10**7)
     assert rest % 10**4 == 9 + 100 * updates
     assert rest // 10**4 == probes
-    recalibrations = {"none": 0, "bn": 2, "noisy_bn": 3}[norm]  # one along the way, at the end one for each protocol
-    assert sum("train/accuracy/recalibrated-off" in row for row in rows(config.run_dir)) == 2
+    recalibrations = {"none": 0, "bn": 4, "noisy_bn": 5}[norm]  # three along the way, at the end one for each protocol
+    assert sum("test/accuracy/recalibrated-off" in row for row in rows(config.run_dir)) == 4
     assert evaluated == seen["batches"] + recalibrations * config.recalibration_batches
 
 
