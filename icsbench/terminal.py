@@ -11,6 +11,7 @@ import select
 import sys
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 NO_HOME = "/nonexistent"  # as for the accounts of services, which have no home either
 
@@ -117,7 +118,7 @@ class _Stream(io.RawIOBase):
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)
 
-    def write(self, data: bytes, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def write(self, data: Any, /) -> int:
         while self.error is None:
             try:
                 return os.write(self._descriptor, data)
