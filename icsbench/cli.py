@@ -66,8 +66,9 @@ def train(context: typer.Context, overrides: Overrides = None) -> None:
 def sweep(context: typer.Context, overrides: Overrides = None) -> None:
     """Train many runs (Hydra multirun): icsbench sweep norm=none,bn 'seed=range(0,6)'.
 
-    Keys take several values, separated by commas; experiment=NAME is a sweep from configs/experiment. Runs that are
-    complete are skipped, unfinished ones go on. icsbench train --help shows the whole configuration.
+    Keys take several values, separated by commas; experiment=NAME is a sweep from configs/experiment, or with a name of
+    your own the folder of the records. Values of results and data.root are folders as they stand, commas and all. Runs
+    that are complete are skipped, unfinished ones go on. icsbench train --help shows the whole configuration.
     """
     _launch(["hydra.mode=MULTIRUN", *(overrides or []), *context.args])
 

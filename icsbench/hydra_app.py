@@ -413,9 +413,11 @@ def _as_typed(argument: str) -> str:
         if Path(value).is_relative_to(terminal.NO_HOME):
             raise IcsbenchError(f"{argument}: there is no home directory here; name the folder in full")
     name = key.lstrip("+")
+    if value == "???":
+        raise IcsbenchError(f"{argument}: this is how Hydra writes a value that is missing; give another")
     if name in _FREE_TEXT:
         value = _quoted(value)
-    elif name == "experiment" and value.lower() not in ("", "null") and "${" not in value:
+    elif name == "experiment" and value.lower() != "null" and "${" not in value:
         parsed = _parsed(value)
         if parsed is None or not parsed.is_sweep_override():
             value = _quoted(value)
@@ -447,7 +449,7 @@ def _name_folder(name: str, forced: bool) -> None:
     """Make ``name`` an option of the group ``experiment`` that sets the folder alone, unless a study has the name."""
     if name in _studies():
         return
-    if "/" in name or name.startswith("."):
+    if not name or "/" in name or name.startswith("."):
         raise IcsbenchError(f"experiment must be a plain folder name (got {name!r})")
     close = difflib.get_close_matches(name.lower().replace("-", "_"), _studies(), n=1, cutoff=0.75)
     if close and not forced:

@@ -7,6 +7,7 @@ import getpass
 import io
 import logging
 import os
+import re
 import select
 import sys
 import unicodedata
@@ -15,7 +16,9 @@ from typing import Any
 
 NO_HOME = "/nonexistent"  # as for the accounts of services, which have no home either
 
-_NUMBERS = ("COLUMNS", "LINES", "TERMINAL_WIDTH", "LOKY_MAX_CPU_COUNT")
+_NUMBERS = re.compile(r"COLUMNS|LINES|TERMINAL_WIDTH|LOKY_MAX_\w+|\w+_(NUM|MAX)_THREADS")
+_NUMBER = re.compile(r"[1-9][0-9]{0,4}(,[1-9][0-9]{0,4})*")
+_OF_LIBRARIES = ("HYDRA_", "JOBLIB_", "LOKY_", "POLARS_", "PYTORCH_", "TORCH")  # some break on an empty variable
 _PLAIN = str.maketrans(
     {
         **{"−": "-", "–": "-", "—": "-", "×": "x", "±": "+-", "·": "*", "‖": "|", "′": "'", "∞": "inf", "≥": ">="},
@@ -29,13 +32,13 @@ def prepare() -> Callable[[], str | None]:
     """Make stdout, stderr and the environment safe; returns what says at the end why output was lost, if any was.
 
     A stream that is closed, full or no longer read swallows what is written to it, and the work goes on. Characters
-    that an encoding lacks are replaced. Variables that are no numbers where numbers belong count as unset. Without a
-    home directory ``HOME`` is a folder that is not there. Matplotlib has no settings but its own: neither a backend of
-    Jupyter's nor a user's matplotlibrc has a part in the figures.
+    that an encoding lacks are replaced. Variables that are empty, or no numbers where numbers belong, count as unset.
+    Without a home directory ``HOME`` is a folder that is not there. Matplotlib has no settings but its own: neither a
+    backend of Jupyter's nor a user's matplotlibrc has a part in the figures.
     """
-    for name in _NUMBERS:
-        value = os.environ.get(name, "1")
-        if not (value.isascii() and value.isdigit() and 0 < int(value[:6]) < 100_000):
+    for name, value in [*os.environ.items()]:
+        no_number = _NUMBERS.fullmatch(name) and not _NUMBER.fullmatch(value)
+        if no_number or (name.startswith(_OF_LIBRARIES) and not value):
             del os.environ[name]
     if not os.environ.get("HOME"):
         os.environ.pop("HOME", None)
@@ -53,7 +56,8 @@ def prepare() -> Callable[[], str | None]:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this
+            os.set_inheritable(descriptor, True)
     codecs.register_error("icsbench", _replacement)
     out = _Stream.replace("stdout")
     _Stream.replace("stderr")
@@ -67,13 +71,18 @@ def prepare() -> Callable[[], str | None]:
 
 
 def import_matplotlib() -> None:
-    """Import matplotlib without the ``matplotlibrc`` of the current folder, the one that the environment cannot hide.
+    """Import matplotlib without what ``prepare`` cannot hide: a ``matplotlibrc`` in the current folder, a user's styles.
 
     To be called after ``prepare``, before anything that imports matplotlib.
     """
-    if os.path.exists("matplotlibrc"):
-        with contextlib.chdir(os.path.dirname(__file__)):
-            import matplotlib  # noqa: F401
+    before = os.environ.get("MPLCONFIGDIR")
+    os.environ["MPLCONFIGDIR"] = os.devnull
+    with contextlib.chdir(os.path.dirname(__file__)) if os.path.exists("matplotlibrc") else contextlib.nullcontext():
+        import matplotlib
+    matplotlib.get_configdir()  # asked for once; fonts are cached in another folder, which is still the user's
+    del os.environ["MPLCONFIGDIR"]
+    if before is not None:
+        os.environ["MPLCONFIGDIR"] = before
 
 
 def _replacement(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -89,8 +98,9 @@ def _replacement(error: UnicodeError) -> tuple[str | bytes, int]:
 class _Stream(io.RawIOBase):
     """The bottom of a standard stream: a write that fails is kept in ``error``, and later ones are dropped."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, closed: bool) -> None:
         self._descriptor = descriptor
+        self._closed = closed
         self.error: OSError | None = None
 
     @classmethod
@@ -99,7 +109,7 @@ class _Stream(io.RawIOBase):
         old = getattr(sys, name)
         if old is not getattr(sys, f"__{name}__"):
             return None
-        raw = cls(-1 if old is None else old.fileno())
+        raw = cls({"stdout": 1, "stderr": 2}[name] if old is None else old.fileno(), closed=old is None)
         new = io.TextIOWrapper(
             io.BufferedWriter(raw),
             encoding=old.encoding if old else "utf-8",
@@ -121,7 +131,7 @@ class _Stream(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         while self.error is None:
             try:
-                return os.write(self._descriptor, data)
+                return os.write(-1 if self._closed else self._descriptor, data)
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
             except OSError as error:

@@ -29,6 +29,7 @@ ALLOWED = {
     "config": {"errors"},
     "record": {"errors", "config", "atomic", "seal"},
     "tracking": {"config"},
+    "terminal": set(),
     "data": {"errors", "streams"},
     "norms": {"errors"},
     "models": {"errors", "streams"},
@@ -38,9 +39,9 @@ ALLOWED = {
     "analysis": {"errors", "atomic", "seal"},
     "figures": {"errors", "analysis"},
     "report": {"errors", "analysis", "figures"},
-    "hydra_app": {"errors", "atomic", "config", "data", "labs", "training"},
+    "hydra_app": {"errors", "terminal", "atomic", "config", "data", "labs", "training"},
     "completion": {"hydra_app"},
-    "cli": {"errors", "completion", "hydra_app", "analysis", "figures", "report"},
+    "cli": {"errors", "terminal", "completion", "hydra_app", "analysis", "figures", "report"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}
