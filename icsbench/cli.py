@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsbench import __version__
+from icsbench import __version__, terminal
 from icsbench.errors import IcsbenchError
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ def train(context: typer.Context, overrides: Overrides = None) -> None:
 def sweep(context: typer.Context, overrides: Overrides = None) -> None:
     """Train many runs (Hydra multirun): icsbench sweep norm=none,bn 'seed=range(0,6)'.
 
-    Keys take several values, separated by commas; experiment=NAME is a sweep from configs/experiment. Runs that are
-    complete are skipped, unfinished ones go on. icsbench train --help shows the whole configuration.
+    Keys take several values, separated by commas; experiment=NAME is a sweep from configs/experiment, or with a name of
+    your own the folder of the records. Values of results and data.root are folders as they stand, commas and all. Runs
+    that are complete are skipped, unfinished ones go on. icsbench train --help shows the whole configuration.
     """
     _launch(["hydra.mode=MULTIRUN", *(overrides or []), *context.args])
 
@@ -240,6 +241,8 @@ def _claims(results: Path, out: Path, scale: str | None) -> None:
 
 def _report(results: Path, out: Path, scale: str | None) -> None:
     from icsbench.analysis.verdicts import judge
+
+    terminal.import_matplotlib()
     from icsbench.report import write_report
 
     found = _finished(results, scale)
@@ -267,6 +270,7 @@ def _draw(results: Path, out: Path | None) -> None:
     drawn = Drawn(out, results, found)
     before = drawn.read()
     if before is None:
+        terminal.import_matplotlib()
         from icsbench.figures import draw_all
 
         said: list[str] = []
@@ -283,19 +287,32 @@ def _draw(results: Path, out: Path | None) -> None:
 
 def main() -> None:
     """Entry point: what the user can put right is one line on stderr; exit 0, 1 (failed), 2 (usage), 130 (Ctrl-C)."""
+    lost = terminal.prepare()
+    code = _run()
+    if why := lost():
+        print(f"icsbench: not all output could be written to stdout ({why})", file=sys.stderr)
+        code = code or 1
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        return _failed(f"the current directory cannot be used ({error.strerror}); change to another")
     try:
         app()
     except IcsbenchError as error:
-        print(f"icsbench: {error}", file=sys.stderr)
-        sys.exit(1)
+        return _failed(str(error))
     except SystemExit as end:
         if end.code == 130:  # what Typer makes of Ctrl-C, without a word
             print("icsbench: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return end.code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"icsbench: {where}{error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
+        return _failed(f"{where}{error.strerror or error}")
+
+
+def _failed(line: str) -> int:
+    print(f"icsbench: {line}", file=sys.stderr)
+    return 1

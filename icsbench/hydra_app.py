@@ -1,6 +1,7 @@
 """The Hydra application behind ``icsbench train`` and ``icsbench sweep``, and what else takes their overrides."""
 
 import contextlib
+import copy
 import csv
 import difflib
 import io
@@ -8,6 +9,7 @@ import itertools
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -18,12 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from icsbench import terminal
 from icsbench.atomic import write_atomically
 from icsbench.config import Config, resolve, unknown_key
 from icsbench.errors import IcsbenchError
@@ -32,6 +39,8 @@ _HERE = Path(__file__).resolve().parent
 CONFIG_DIR = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if (path / "train.yaml").is_file())
 
 _SHOW_EVERY = 10.0  # seconds between progress lines
+_SHOWING = {"-c", "--cfg", "-h", "--help", "--hydra-help", "-i", "--info", "-sc", "--shell-completion", "--version"}
+_FREE_TEXT = ("results", "data.root", "wandb.project", "wandb.entity")
 
 
 def _pool_size(device: str) -> int:
@@ -64,11 +73,13 @@ def task(composed: DictConfig) -> float | None:
     """Run one training job; return the validation accuracy that a sweeper may maximise (None where the job failed)."""
     hydra_config = HydraConfig.get()
     multirun = hydra_config.mode == RunMode.MULTIRUN
+    in_pool = multirun and "joblib" in hydra_config.launcher["_target_"].lower()
+    if in_pool:
+        terminal.prepare()
     try:
         config = resolve(composed)
         from icsbench import training
 
-        in_pool = multirun and "joblib" in hydra_config.launcher["_target_"].lower()
         who = _who(config)
         show = _Lines(who, config.steps, parent=os.getppid() if in_pool else None)
         summary = training.run(config, threads=1 if in_pool else None, show=show)
@@ -79,7 +90,7 @@ def task(composed: DictConfig) -> float | None:
             return None
         job = f"{' '.join(hydra_config.overrides.task)}: {line}"
         error_file = Path(hydra_config.sweep.dir) / f"{hydra_config.job.num}.error"
-        error_file.write_text(job)
+        error_file.write_text(job, encoding="utf-8", errors="surrogateescape")
         return None
     _say(f"{who}: {_describe(summary)}; record {config.run_dir}")
     return next(iter(summary["val/accuracy"].values()), None)
@@ -92,7 +103,7 @@ class SweepOutcome(Callback):
         """Read what the failed jobs left in the sweep's folder; remove the folder where there is nothing to keep."""
         folder = Path(config.hydra.sweep.dir)
         left = sorted(folder.glob("*.error"), key=lambda path: int(path.stem))
-        failures.extend(path.read_text() for path in left)
+        failures.extend(path.read_text(encoding="utf-8", errors="surrogateescape") for path in left)
         if not left:
             (folder / "multirun.yaml").unlink(missing_ok=True)
             for empty in [*(path for path in folder.iterdir() if path.is_dir()), folder, folder.parent]:
@@ -103,18 +114,26 @@ class SweepOutcome(Callback):
 def launch(arguments: list[str]) -> None:
     """Hand ``arguments`` (overrides and Hydra flags) to Hydra, as if they had been typed behind its own command.
 
+    Of a sweep (with ``hydra.mode=MULTIRUN``) every value is checked before the first job starts.
+
     :raises IcsbenchError: the arguments or a job failed; one line per failed job.
     """
     failures.clear()
     argv = sys.argv
-    # Hydra finds overrides only where they stand side by side, so the flags (and their values) go behind them.
-    at_home = _expanded(arguments)
-    sys.argv = ["icsbench", *sorted(at_home, key=lambda a: a.startswith("-") or not re.match(r"~|[^=]*=", a))]
-    try:
-        with _errors_of_hydra():
+    with _asking_hydra():
+        prepared = as_typed(arguments)
+        flags = {argument.partition("=")[0] for argument in prepared if argument.startswith("-")}
+        if "hydra.mode=MULTIRUN" in prepared:
+            if not flags:
+                _check_sweep(prepared)
+            if not flags & _SHOWING:
+                prepared.append("--multirun")  # Hydra takes a mode that it cannot compose for that of a single run
+        # Hydra finds overrides only where they stand side by side, so the flags (and their values) go behind them.
+        sys.argv = ["icsbench", *sorted(prepared, key=lambda a: a.startswith("-") or not re.match(r"~|[^=]*=", a))]
+        try:
             task()
-    finally:
-        sys.argv = argv
+        finally:
+            sys.argv = argv
     if failures:
         raise IcsbenchError("\nicsbench: ".join(failures))
 
@@ -155,7 +174,7 @@ class Plan:
         timed: dict[str, float] = {}
         for study in self.studies if self.named else _studies():
             try:
-                with _errors_of_hydra():
+                with _asking_hydra():
                     jobs, processes = _jobs([f"experiment={study}", *self.overrides])
                 if processes > 1:
                     torch.set_num_threads(1)
@@ -191,33 +210,27 @@ def plan_of(arguments: list[str]) -> Plan:
     for argument in arguments:
         if argument.startswith("-"):
             raise IcsbenchError(f"reproduce takes names of studies and overrides; {argument} goes with icsbench sweep")
-        if argument.startswith("experiment="):
+        if re.match(r"\+*experiment=", argument):
             study = argument.partition("=")[2]
             raise IcsbenchError(f"reproduce takes the names of studies as they are: icsbench reproduce {study}")
-        if argument.startswith(("results=", "scale=")) and _sweeps(argument):
-            raise IcsbenchError(f"{argument} names several; a report is on one folder of records and one scale")
+        if argument.startswith("scale=") and _sweeps(argument):
+            raise IcsbenchError(f"{argument} names several; a report is on one scale")
     names = [argument for argument in arguments if re.fullmatch(r"[\w-]*", argument)]
-    overrides = [argument for argument in arguments if argument not in names]
+    overrides = as_typed([argument for argument in arguments if argument not in names])
     for name in names:
         if name not in _studies():
             close = difflib.get_close_matches(name, _studies(), n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_studies())}"
             raise IcsbenchError(f"no study {name!r}; {hint}")
-    with _errors_of_hydra():
-        config = _composed([a for a in overrides if a.startswith(("results=", "scale="))])
+    with _asking_hydra():
+        config = _composed([a for a in overrides if re.match(r"\+*(results|scale)=", a)])
         studies = tuple(dict.fromkeys(names)) or AFFORDS.get(config.scale, _studies())
-        fixed = [override for override in overrides if not _sweeps(override)]
-        refused: dict[str, IcsbenchError] = {}
-        for study in studies:
-            try:
-                _composed([f"experiment={study}", *fixed])
-            except IcsbenchError as error:
-                refused[study] = error
-        if refused:
-            study, error = next(iter(refused.items()))
-            of_all = "unknown key" in str(error)
-            hint = "; name those it is for" if len(refused) < len(studies) else ""
-            raise IcsbenchError(str(error) if of_all else f"study {study}: {error}{hint}") from error
+    refused = {study: line for study in studies if (line := _refusal([f"experiment={study}", *overrides]))}
+    if refused:
+        study, line = next(iter(refused.items()))
+        if len(refused) < len(studies):
+            raise IcsbenchError(f"study {study}: {line}; name those it is for")
+        raise IcsbenchError(line if line == _refusal(overrides) else f"study {study}: {line}")
     return Plan(studies, tuple(overrides), Path(config.results), config.scale, bool(names))
 
 
@@ -225,32 +238,67 @@ def _studies() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")))
 
 
+def _grid(overrides: list[str]) -> tuple[list[str], dict[str, list[str]], int]:
+    """What the jobs of a sweep share, the values of each key that they differ in, and how many processes there are.
+
+    To be called where Hydra is initialised. A key that a sweeper draws from an interval is in neither.
+    """
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    fixed = [override for override in overrides if not _sweeps(override)]
+    composed = hydra.compose("train", fixed, return_hydra_config=True)
+    params = [f"{key}={values}" for key, values in (composed.hydra.sweeper.params or {}).items()]
+    last = {parsed.get_key_element(): parsed for parsed in parser.parse_overrides([*params, *overrides])}
+    mine = {parsed.get_key_element() for parsed in parser.parse_overrides(fixed)}
+    swept = {
+        key: [*map(str, parsed.sweep_string_iterator())]
+        if parsed.is_sweep_override()
+        else [parsed.get_value_element_as_str()]
+        for key, parsed in last.items()
+        if (parsed.is_discrete_sweep() if parsed.is_sweep_override() else key not in mine)
+    }
+    return fixed, swept, int(composed.hydra.launcher.get("n_jobs", 1))
+
+
 def _jobs(overrides: list[str]) -> tuple[list[tuple[Config, int]], int]:
     """What a sweep trains: configurations that differ in more than seed and learning rate, each with the number of its
     runs; and how many processes there are for them.
     """
-    parser = OverridesParser.create()
-    mine = {parsed.key_or_group: override for override in overrides for parsed in [parser.parse_override(override)]}
-    fixed = [override for override in overrides if not _sweeps(override)]
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        composed = hydra.compose("train", fixed, return_hydra_config=True)
-        swept = {
-            **{str(key): f"{key}={values}" for key, values in (composed.hydra.sweeper.params or {}).items()},
-            **{key: override for key, override in mine.items() if _sweeps(override)},
-        }
-        swept = {key: override for key, override in swept.items() if key not in mine or _sweeps(mine[key])}
-        values = {key: _values(parser.parse_override(override)) for key, override in swept.items()}
+    with _initialised():
+        fixed, values, processes = _grid(overrides)
         alike = math.prod(len(values.pop(key, [""])) for key in ("seed", "optim.lr"))
         jobs = [
             (resolve(hydra.compose("train", [*fixed, *(f"{k}={v}" for k, v in zip(values, job, strict=True))])), alike)
             for job in itertools.product(*values.values())
         ]
-        processes = int(composed.hydra.launcher.get("n_jobs", 1))
     return jobs, processes if processes > 0 else os.cpu_count() or 1
 
 
-def _values(override: Any) -> list[str]:
-    return [*map(str, override.sweep_string_iterator())] if override.is_sweep_override() else [override.value()]
+def _refusal(overrides: list[str]) -> str | None:
+    """The line with which a sweep is refused, None where it can be configured."""
+    try:
+        with _asking_hydra():
+            _check_sweep(overrides)
+    except IcsbenchError as error:
+        return str(error)
+    return None
+
+
+def _check_sweep(overrides: list[str]) -> None:
+    """Refuse what a sweep could not configure, before its first job: every combination of options, and every value."""
+    with _initialised():
+        fixed, swept, _ = _grid(overrides)
+        options = [[f"{key}={v}" for v in values] for key, values in swept.items() if (CONFIG_DIR / key).is_dir()]
+        values = {key: of for key, of in swept.items() if not ((CONFIG_DIR / key).is_dir() or key.startswith("hydra"))}
+        firsts = [f"{key}={of[0]}" for key, of in values.items()]
+        composed = [hydra.compose("train", [*fixed, *job, *firsts]) for job in itertools.product(*options)]
+        for configuration in composed:
+            resolve(configuration)
+        for key, of in values.items():
+            for value in of[1:]:
+                one = copy.deepcopy(composed[0])
+                override = OverridesParser.create().parse_override(f"{key}={value}")
+                OmegaConf.update(one, override.key_or_group, override.value())
+                resolve(one)
 
 
 def _duration(seconds: float) -> str:
@@ -266,7 +314,8 @@ def check_theorems_of(overrides: list[str], out: Path | None) -> None:
 
     :raises IcsbenchError: the overrides, the data, the run or the file, in one line; or the run diverged.
     """
-    with _errors_of_hydra():
+    with _asking_hydra():
+        overrides = as_typed(overrides)
         for several in filter(_sweeps, overrides):
             raise IcsbenchError(f"{several} names several networks; give one")
         config = _composed(overrides)
@@ -326,8 +375,12 @@ def check_theorems_of(overrides: list[str], out: Path | None) -> None:
 
 
 def _composed(overrides: list[str]) -> Config:
-    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return resolve(hydra.compose("train", _expanded(overrides)))
+    with _initialised():
+        return resolve(hydra.compose("train", overrides))
+
+
+def _initialised() -> contextlib.AbstractContextManager[Any]:
+    return hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3")
 
 
 def _who(config: Config) -> str:
@@ -338,25 +391,96 @@ def _sweeps(override: str) -> bool:
     return OverridesParser.create().parse_overrides([override])[0].is_sweep_override()
 
 
-def _expanded(arguments: list[str]) -> list[str]:
-    """A shell leaves the ~ of ``key=~/folder`` alone, and to Hydra it means deletion."""
-    return [re.sub(r"(?<==)~(?=/|$)", str(Path.home()), argument) for argument in arguments]
+def as_typed(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra reads them, where its grammar would take what was typed for something else.
+
+    A folder, and the names that W&B is given, are taken as they stand, whatever characters they hold: none of them is
+    swept over. Quotes and interpolations keep their meaning. ``experiment=NAME`` with a name that no study has names
+    the folder of the records; one that looks like a study's is refused, unless it is forced by ``++experiment=NAME``.
+    A shell leaves the ~ of ``key=~/folder`` alone, and to Hydra it means deletion.
+
+    :raises IcsbenchError: such a name, or a ~ where there is no home directory.
+    """
+    return [_as_typed(argument) for argument in arguments]
+
+
+def _as_typed(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    if argument.startswith("-") or not equals:
+        return argument
+    if value.startswith("~"):
+        value = os.path.expanduser(value)
+        if Path(value).is_relative_to(terminal.NO_HOME):
+            raise IcsbenchError(f"{argument}: there is no home directory here; name the folder in full")
+    name = key.lstrip("+")
+    if value == "???":
+        raise IcsbenchError(f"{argument}: this is how Hydra writes a value that is missing; give another")
+    if name in _FREE_TEXT:
+        value = _quoted(value)
+    elif name == "experiment" and value.lower() != "null" and "${" not in value:
+        parsed = _parsed(value)
+        if parsed is None or not parsed.is_sweep_override():
+            value = _quoted(value)
+            chosen = [OverridesParser.create().parse_override(f"experiment={value}").value()]
+        else:
+            sweep = parsed.value()
+            chosen = sweep.list if isinstance(sweep, ChoiceSweep) else []
+        for choice in chosen:
+            _name_folder(choice.text if isinstance(choice, QuotedString) else str(choice), forced=key == "++experiment")
+        key = key.removeprefix("++")
+    return f"{key}={value}"
+
+
+def _parsed(value: str) -> Override | None:
+    with contextlib.suppress(HydraException):
+        return OverridesParser.create().parse_override(f"key={value}")
+    return None
+
+
+def _quoted(value: str) -> str:
+    """``value`` in quotes, unless it is, or stands for nothing."""
+    parsed = _parsed(value)
+    if value == "" or (parsed is not None and (parsed.value() is None or isinstance(parsed._value, QuotedString))):
+        return value
+    return QuotedString(value, Quote.double).with_quotes()
+
+
+def _name_folder(name: str, forced: bool) -> None:
+    """Make ``name`` an option of the group ``experiment`` that sets the folder alone, unless a study has the name."""
+    if name in _studies():
+        return
+    if not name or "/" in name or name.startswith("."):
+        raise IcsbenchError(f"experiment must be a plain folder name (got {name!r})")
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), _studies(), n=1, cutoff=0.75)
+    if close and not forced:
+        raise IcsbenchError(
+            f"no study is called {name!r}; did you mean experiment={close[0]}? "
+            f"{shlex.quote(f'++experiment={name}')} takes it for a name of your own"
+        )
+    ConfigStore.instance().store(name, {"experiment": name}, group="experiment", package="_global_")
+    _say(f"icsbench: no study is called {name!r}, so it only names the folder of the records")
 
 
 @contextlib.contextmanager
-def _errors_of_hydra() -> Iterator[None]:
-    """Turn what Hydra raises about the arguments into one line; with HYDRA_FULL_ERROR set, leave it as it is."""
-    full_errors = os.environ.get("HYDRA_FULL_ERROR")
+def _asking_hydra() -> Iterator[None]:
+    """Turn what Hydra raises about the arguments into one line; with HYDRA_FULL_ERROR=1 leave it as it is.
+
+    The names of folders that :func:`as_typed` made known to Hydra are forgotten at the end.
+    """
+    before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed
     try:
         yield
     except Exception as error:
-        if full_errors or not _of_hydra(error):
+        if before == "1" or not _of_hydra(error):
             raise
         raise IcsbenchError(_one_line(error)) from error
     finally:
-        if full_errors is None:
+        ConfigStore.instance().repo.pop("experiment", None)
+        if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def _of_hydra(error: BaseException) -> bool:
@@ -374,7 +498,15 @@ def _one_line(error: BaseException) -> str:
         return f"'{override}' is not an override; they are key=value, such as seed=3"
     if override and override not in text:
         text = f"Error parsing override '{override}': {text}"
-    return re.split(r" Config search path:| See https:| Set the environment variable", text)[0]
+    several = re.match(r"Ambiguous value for argument '([^']+)'|Sweep parameters '([^']+)' requires", text)
+    if several:
+        return f"'{several[1] or several[2]}' gives several values, which is for icsbench sweep (or --multirun)"
+    text = re.split(r" Config search path:| See https:| Set the environment variable", text)[0]
+    missing = re.search(r"Could not find '([\w/]+)/([^/']+)' Available options in '[^']+': (.+)", text)
+    if missing:
+        close = difflib.get_close_matches(missing[2], missing[3].split(), n=1)
+        text += f"; did you mean {missing[1]}={close[0]}?" if close else ""
+    return text
 
 
 def _describe(summary: dict[str, Any]) -> str:

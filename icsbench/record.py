@@ -146,7 +146,7 @@ class Record:
         :raises IcsbenchError: the file is damaged.
         """
         try:
-            return loads((self.path / name).read_text())
+            return loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except ValueError as error:

@@ -32,7 +32,7 @@ def broken(folder: Path) -> str | None:
     Raises OSError where a file cannot be read.
     """
     try:
-        noted = loads((folder / SEAL).read_text())
+        noted = loads((folder / SEAL).read_text(encoding="utf-8"))
         found = checksums(folder, (folder / "summary.json").read_bytes())
     except FileNotFoundError as error:
         return Path(error.filename).name

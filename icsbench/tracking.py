@@ -1,8 +1,10 @@
 """The W&B mirror of a run record: it may fail, the run may not."""
 
+import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +21,48 @@ class Mirror:
     """Mirrors config, metrics, histograms and summary of one run to W&B.
 
     One W&B run per run record: its id is the fingerprint and seed, so a resumed run goes on as the same W&B run. The
-    mode auto is online where a key is configured, offline otherwise; the environment's ``WANDB_MODE`` wins over both.
+    mode auto is online where a key is configured, offline otherwise; the environment's ``WANDB_MODE`` wins over both,
+    and so does ``WANDB_DISABLED``. A variable of W&B's that is empty counts as unset, and is removed.
     Whatever goes wrong with W&B is said once on stderr and never reaches training: an unreachable server or a refused
     key falls back to offline, anything later ends the mirroring.
     """
 
     def __init__(self, config: Config, directory: Path) -> None:
         self._run: Any = None
-        mode = os.environ.get("WANDB_MODE") or config.wandb.mode
+        for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value.strip()]:
+            del os.environ[name]
+        disabled = os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on")
+        mode = "disabled" if disabled else os.environ.get("WANDB_MODE", config.wandb.mode)
         if mode == "disabled":
             return
         try:
             import wandb
+
+            self._wandb = wandb
+            with _quiet_processes():
+                failure = self._open(config, directory, mode)
         except Exception as error:
             self._warn(error, "nothing is mirrored")
-            return
-        self._wandb = wandb
+        else:
+            if failure is not None:
+                self._warn(failure, "mirroring offline instead")
+
+    def _open(self, config: Config, directory: Path, mode: str) -> Exception | None:
+        """Start the W&B run; returns why it is offline against what was asked for, if it is."""
         try:
-            wandb.setup(wandb.Settings(silent=True))
+            self._wandb.setup(self._wandb.Settings(silent=True))
             if mode == "auto":
-                mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
+                mode = "online" if self._wandb.login(prompt=False, verify=False) else "offline"
             self._start(config, directory, mode)
         except Exception as error:
             if mode == "offline":
-                self._warn(error, "nothing is mirrored")
-                return
-            try:
-                wandb.teardown()  # the failed run would still hold its id
+                raise
+            self._wandb.teardown()  # the failed run would still hold its id
+            with contextlib.suppress(Exception):
                 self._start(config, directory, "offline")
-            except Exception:
-                self._warn(error, "nothing is mirrored")
-            else:
-                self._warn(error, "mirroring offline instead")
+                return error
+            raise
+        return None
 
     def _start(self, config: Config, directory: Path, mode: str) -> None:
         self._run = self._wandb.init(
@@ -109,3 +121,17 @@ class Mirror:
     def _warn(self, error: Exception, consequence: str) -> None:
         said = re.sub(r"\s+", " ", str(error)).strip()[:160]
         print(f"icsbench: W&B: {type(error).__name__}: {said}; {consequence}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _quiet_processes() -> Iterator[None]:
+    """Start processes without a stderr: W&B's own logs to it, page after page, where it cannot write a file."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)

@@ -82,7 +82,9 @@ def undisturbed(folder: str, *overrides: str) -> dict:
         ("+foo=1", ["unknown key 'foo'", "--cfg job"]),
         ("++foo.bar=1", ["unknown key 'foo'"]),
         ("norm=batch", ["'norm/batch'", "bn l1 l2 linf noise noisy_bn none"]),
-        ("experiment=nosuch", ["'experiment/nosuch'", "lp lr_grid", "three_regimes"]),
+        ("model=vgg12", ["'model/vgg12'", "did you mean model=vgg1"]),
+        ("experiment=landscap", ["no study is called 'landscap'", "experiment=landscape?", "++experiment=landscap "]),
+        ("experiment=a/b", ["experiment must be a plain folder name (got 'a/b')"]),
         ("scale=huge", ["'scale/huge'", "cpu demo paper"]),
         ("hydra/launcher=nosuch", ["'hydra/launcher/nosuch'", "pool"]),
         ("nrom=bn", ["unknown key 'nrom'"]),
@@ -129,7 +131,7 @@ def undisturbed(folder: str, *overrides: str) -> dict:
         ("optim.lr=[1", ["'optim.lr=[1'"]),
         ("=3", ["override"]),
         ("optim=5", ["override must be a string"]),
-        ("seed=0,1", ["'seed=0,1'", "sweep"]),
+        ("seed=0,1", ["'seed=0,1'", "icsbench sweep"]),
         ("seed=range(0,2)", ["'seed=range(0,2)'", "--multirun"]),
         ("--config-dir=nosuch", ["nosuch' not found"]),
     ],
@@ -146,15 +148,37 @@ def test_the_full_batch_is_no_choice():
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        *("sed=0", "model=vgg12", "scale=huge", "steps=many", "steps=0", "optim.lr=[1", "seed==1", "optim=5"),
+        *("norm.n_mu=1 norm=none", "data=mnist", "wandb.mode=bogus", "+foo=1", "~nosuch", "threads=0"),
+    ],
+)
+def test_a_sweep_says_what_a_run_says(wrong):
+    said = refused("train", *TINY, *wrong.split())
+    grid = [f"{key}={values}" for key, values in (("norm", "none,bn"), ("seed", "0,1")) if f"{key}=" not in wrong]
+    assert refused("sweep", *TINY, *grid, *wrong.split()) == said
+    assert refused("reproduce", *TINY, *grid, *wrong.split()) == said
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
     ("overrides", "said"),
     [
         ("sede=1,2", "did you mean 'seed'?"),
         ("norm=bn,batch", "'norm/batch'"),
+        ("optim.lr=0.1,-1", "optim.lr must be greater than 0 (got -1.0)"),
+        ("seed=0,1,x", "'x'"),
+        ("norm=noisy_bn,none norm.strength=1,2", "'norm.strength' does not apply to the chosen norm"),
+        ("model=vgg11,dln", "data digits does not fit model dln"),
+        ("data.val_size=range(0,3)", "data.val_size must be 0 or at least 2 (got 1)"),
+        ("steps=4,5,6 seed=range(0,2) norm=none,bn optim.momentum=0,0.5,2", "optim.momentum must be"),
     ],
 )
 @pytest.mark.parametrize("name", [["sweep"], ["reproduce", "three_regimes"]])
-def test_an_impossible_sweep_is_one_line(name, overrides, said):
-    assert said in refused(*name, *TINY, "hydra/launcher=basic", overrides)
+def test_an_impossible_value_of_a_sweep_starts_no_run(name, overrides, said):
+    assert said in refused(*name, *TINY, *overrides.split())
+    assert not Path("results").exists()
 
 
 def test_a_word_that_is_no_override():

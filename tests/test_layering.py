@@ -30,6 +30,7 @@ ALLOWED = {
     "config": {"errors"},
     "record": {"errors", "config", "atomic", "seal", "strict_json"},
     "tracking": {"config"},
+    "terminal": set(),
     "data": {"errors", "streams"},
     "norms": {"errors"},
     "models": {"errors", "streams"},
@@ -39,9 +40,9 @@ ALLOWED = {
     "analysis": {"errors", "atomic", "seal", "strict_json"},
     "figures": {"errors", "analysis"},
     "report": {"errors", "analysis", "figures"},
-    "hydra_app": {"errors", "atomic", "config", "data", "labs", "training"},
+    "hydra_app": {"errors", "terminal", "atomic", "config", "data", "labs", "training"},
     "completion": {"hydra_app"},
-    "cli": {"errors", "completion", "hydra_app", "analysis", "figures", "report"},
+    "cli": {"errors", "terminal", "completion", "hydra_app", "analysis", "figures", "report"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}

@@ -130,6 +130,49 @@ def test_the_environment_wins_over_the_config_and_no_key_is_offline(monkeypatch,
     assert len(fragments()) == mirrors
 
 
+def test_empty_variables_count_as_unset():
+    names = (
+        "MODE",
+        "SILENT",
+        "QUIET",
+        "BASE_URL",
+        "CONSOLE",
+        "TAGS",
+        "PROJECT",
+        "ENTITY",
+        "API_KEY",
+        "DISABLED",
+        "DIR",
+    )
+    done = command("train", *TINY, "wandb=mirror", env={f"WANDB_{name}": "" for name in names})
+    assert (done.code, len(done.err.splitlines())) == (0, 1), done.err
+    assert len(fragments()) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("MODE", "garbage"), ("SILENT", "x")])
+def test_a_variable_that_wandb_does_not_take_is_one_warning(name, value):
+    done = command("train", *TINY, "wandb=mirror", env={f"WANDB_{name}": value})
+    assert done.code == 0
+    warning, end = done.err.splitlines()
+    assert warning.startswith("icsbench: W&B: ValidationError: ") and f"'{value}'" in warning
+    assert warning.endswith("; nothing is mirrored")
+    assert end.startswith("bn lr 0.1 seed 0: complete")
+
+
+def test_wandb_is_disabled_by_its_old_variable_too(monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert len(invoke("train", *OFFLINE).err.splitlines()) == 1
+    assert not fragments()
+
+
+def test_folders_that_wandb_cannot_write_are_no_pages_of_its_log():
+    done = command(
+        "train", *TINY, "wandb=mirror", env={"WANDB_CACHE_DIR": "/dev/null/x", "WANDB_DATA_DIR": "/dev/null/x"}
+    )
+    assert (done.code, len(done.err.splitlines())) == (0, 1), done.err
+    assert len(fragments()) == 1
+
+
 def test_a_disabled_mirror_does_not_import_wandb():
     snippet = (
         "import sys; from icsbench.hydra_app import launch; launch(sys.argv[1:]); assert 'wandb' not in sys.modules"

@@ -71,7 +71,7 @@ class Drawn:
     def read(self) -> tuple[list[Path], list[str]] | None:
         """The files, and the lines said when they were drawn; None where they must be drawn (again)."""
         try:
-            noted = loads(self._path.read_text())
+            noted = loads(self._path.read_text(encoding="utf-8"))
             files, said = [self._out / name for name in noted["files"]], list(noted["said"])
             fresh = noted["inputs"] == self._inputs and all(file.is_file() for file in files)
         except (OSError, ValueError, KeyError, TypeError):
@@ -82,7 +82,7 @@ class Drawn:
         """Note what has just been drawn; files that were drawn before and not now are removed."""
         names = [file.relative_to(self._out).as_posix() for file in files]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            for name in set(loads(self._path.read_text())["files"]) - set(names):
+            for name in set(loads(self._path.read_text(encoding="utf-8"))["files"]) - set(names):
                 if (self._out / name).resolve().is_relative_to(self._out.resolve()):
                     (self._out / name).unlink(missing_ok=True)
         content = {"inputs": self._inputs, "files": names, "said": list(said)}

@@ -79,7 +79,7 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
     sheet = Sheet()
     experiments = _experiments(runs, verdicts, sheet)
     of_group = {study.group.name: (experiment, study) for experiment in experiments for study in experiment.studies}
-    script = (_HERE / "report.js").read_text()
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
     page = _templates().get_template("report.html.j2")
     html = page.render(
         verdicts=[(verdict, _seen_in(verdict, of_group)) for verdict in verdicts],
@@ -89,7 +89,7 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
         regimes=("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf"),
         row_of={run: f"run-{number}" for number, run in enumerate(runs, 1)},
         unfinished=sum(not run.finished for run in runs),
-        style=Markup((_HERE / "report.css").read_text() + f"{sheet}\n"),
+        style=Markup((_HERE / "report.css").read_text(encoding="utf-8") + f"{sheet}\n"),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         versions={"icsbench": __version__, "matplotlib": matplotlib.__version__},

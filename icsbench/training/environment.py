@@ -152,7 +152,7 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpus = Path("/proc/cpuinfo")
-    models = re.findall(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else []
+    models = re.findall(r"model name\s*: (.*)", cpus.read_text("utf-8", "replace")) if cpus.exists() else []
     return models[0] if models else platform.processor()
 
 
