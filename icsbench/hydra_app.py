@@ -238,8 +238,8 @@ def _studies() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")))
 
 
-def _grid(overrides: list[str]) -> tuple[list[str], dict[str, list[str]], int]:
-    """What the jobs of a sweep share, the values of each key that they differ in, and how many processes there are.
+def _grid(overrides: list[str]) -> tuple[list[str], dict[str, list[str]], DictConfig]:
+    """What the jobs of a sweep share, the values of each key that they differ in, and the launcher.
 
     To be called where Hydra is initialised. A key that a sweeper draws from an interval is in neither.
     """
@@ -256,7 +256,7 @@ def _grid(overrides: list[str]) -> tuple[list[str], dict[str, list[str]], int]:
         for key, parsed in last.items()
         if (parsed.is_discrete_sweep() if parsed.is_sweep_override() else key not in mine)
     }
-    return fixed, swept, int(composed.hydra.launcher.get("n_jobs", 1))
+    return fixed, swept, composed.hydra.launcher
 
 
 def _jobs(overrides: list[str]) -> tuple[list[tuple[Config, int]], int]:
@@ -264,12 +264,13 @@ def _jobs(overrides: list[str]) -> tuple[list[tuple[Config, int]], int]:
     runs; and how many processes there are for them.
     """
     with _initialised():
-        fixed, values, processes = _grid(overrides)
+        fixed, values, launcher = _grid(overrides)
         alike = math.prod(len(values.pop(key, [""])) for key in ("seed", "optim.lr"))
         jobs = [
             (resolve(hydra.compose("train", [*fixed, *(f"{k}={v}" for k, v in zip(values, job, strict=True))])), alike)
             for job in itertools.product(*values.values())
         ]
+        processes = int(launcher.get("n_jobs", 1))
     return jobs, processes if processes > 0 else os.cpu_count() or 1
 
 

@@ -71,7 +71,7 @@ def prepare() -> Callable[[], str | None]:
 
 
 def import_matplotlib() -> None:
-    """Import matplotlib without what ``prepare`` cannot hide: a ``matplotlibrc`` in the current folder, a user's styles.
+    """Import matplotlib without what ``prepare`` cannot hide: a ``matplotlibrc`` in the current folder, and styles.
 
     To be called after ``prepare``, before anything that imports matplotlib.
     """
