@@ -2,7 +2,7 @@
 
 import pytest
 
-from icsbench.hydra_app import CONFIG_DIR, _jobs
+from icsbench.hydra_app import _jobs
 
 COMMON = ["results=results", "wandb=disabled"]
 CIFAR = [*COMMON, "scale=cpu", "data.root=PATH", "amp=true"]
@@ -71,18 +71,9 @@ SWEEPS = {
         {"steps": 2000, "amp": True, "model.width": 0.125, "probes.shift": True},
     ),
 }
-binary_is_missing = "binary" not in (CONFIG_DIR / "data" / "cifar10.yaml").read_text()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.skipif(binary_is_missing, reason="data=cifar10 has no data.binary"))
-        if name == "percentiles"
-        else name
-        for name in SWEEPS
-    ],
-)
+@pytest.mark.parametrize("name", SWEEPS)
 def test_a_sweep_of_the_confirmation(name):
     overrides, runs, expected = SWEEPS[name]
     jobs, _ = _jobs(overrides)
