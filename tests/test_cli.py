@@ -398,7 +398,7 @@ def test_a_finished_sweep_does_nothing_again():
         (["experiment=high_lr"], "reproduce takes the names of studies as they are: icsbench reproduce high_lr"),
         (["landscap"], "no study 'landscap'; did you mean landscape?"),
         (["three-regimes"], "no study 'three-regimes'; did you mean three_regimes?"),
-        (["xyz"], "no study 'xyz'; there are batch_size, dln"),
+        (["xyz"], "no study 'xyz'; there are amp, batch_size, dln"),
         (["--multirun"], "--multirun goes with icsbench sweep"),
         (["scale=demo,cpu"], "scale=demo,cpu names several"),
         (["dln", "data=digits"], "study dln: configuration: data digits does not fit model dln"),
