@@ -209,7 +209,9 @@ def test_every_experiment_composes_at_every_scale(experiment, scale):
     overrides = (f"experiment={experiment}", f"scale={scale}")
     parameters = composed(*overrides, return_hydra_config=True).hydra.sweeper.params
     swept = [
-        [f"{key}={value}" for value in parsed.sweep_iterator()] if parsed.is_sweep_override() else [f"{key}={values}"]
+        [f"{key}={value}" for value in [*parsed.sweep_iterator()][:: 5 if key == "seed" else 1]]
+        if parsed.is_sweep_override()
+        else [f"{key}={values}"]
         for key, values in parameters.items()
         for parsed in [OverridesParser.create().parse_override(f"{key}={values}")]
     ]

@@ -104,7 +104,7 @@ def test_columns_of_diverged_runs_are_numbers(studies):
         assert run.summary.keys() == old.summary.keys()
 
 
-@pytest.mark.parametrize("command", ["figures", "claims", "runs", "report"])
+@pytest.mark.parametrize("command", [pytest.param("figures", marks=pytest.mark.slow), "claims", "runs", "report"])
 def test_commands_say_the_same_of_records_with_bare_tokens(studies, monkeypatch, command):
     isolate(monkeypatch, studies)
     found = {}
