@@ -214,7 +214,7 @@ def accuracies_along_the_way() -> list[Row]:
             steps=lambda s=step: [s() for _ in range(20)],
         )
         known, end = (20 * ratio(seconds, name, "steps") for name in ("known", "end"))
-        times = -(-steps // config.eval_every)
+        times = len(task.known_steps)
         share = (times * known + end) / steps
         what = f"what the network knows, along {steps:,} steps and at the end, against these steps, {norm}"
         measured = f"{share:.1%} ({times} of {known:.0f} steps, at the end {end:.0f})"

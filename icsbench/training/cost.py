@@ -74,12 +74,11 @@ def _evaluated_batches(config: Config, dataset: Dataset, task: Task) -> int:
     protocols = protocols_of(config.norm.name)
     recalibrated = sum(protocol.statistics == "recalibrated" for protocol in protocols)
     followed = 2 if protocols[-1].noise else 1
-    if recalibrated:
-        along = followed * batches["test"] + task.recalibration_along + known
-    else:  # the customary protocol is that of what the network knows
-        along = (followed - 1) * batches["test"] + known
+    along = -(-config.steps // config.eval_every) * followed * batches["test"]
+    # without statistics the customary protocol is that of what the network knows
+    extra = known + task.recalibration_along if recalibrated else known - batches["test"]
     end = len(protocols) * (batches["test"] + batches["val"]) + recalibrated * config.recalibration_batches
-    return -(-config.steps // config.eval_every) * along + end + known - batches["test"]
+    return along + len(task.known_steps) * extra + end + known - batches["test"]
 
 
 @torch.no_grad()

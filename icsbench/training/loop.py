@@ -153,18 +153,22 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
     followed = [*protocols[:1], *(protocol for protocol in protocols[-1:] if protocol.noise)]
     of_known = known_protocol(protocols)
 
-    def measure(protocols: list[Protocol], splits: tuple[str, ...], along: bool) -> dict[Protocol, dict[str, float]]:
-        """Accuracies by protocol and split, those of what the network knows among them."""
+    def measure(
+        protocols: list[Protocol], splits: tuple[str, ...], *, known: bool, along: bool
+    ) -> dict[Protocol, dict[str, float]]:
+        """Accuracies by protocol and split; with ``known`` also those of what the network knows."""
         wanted = dict.fromkeys(protocols, splits)
-        wanted[of_known] = tuple(dict.fromkeys((*wanted.get(of_known, ()), *task.known_splits)))
+        if known:
+            wanted[of_known] = tuple(dict.fromkeys((*wanted.get(of_known, ()), *task.known_splits)))
         return {protocol: task.accuracies(model, of, protocol, along=along) for protocol, of in wanted.items()}
+
+    def curve_row(step: int, found: dict[Protocol, dict[str, float]], known: bool) -> dict[str, Any]:
+        row = {"step": step, "test/accuracy": found[protocols[0]]["test"]}
+        row |= {f"test/accuracy/{p}": found[p]["test"] for p in followed[1:]}
+        return row | (known_accuracies(found) if known else {})
 
     def known_accuracies(found: dict[Protocol, dict[str, float]]) -> dict[str, float]:
         return {f"{split}/accuracy/{KNOWN}": found[of_known][split] for split in task.known_splits}
-
-    def curve_row(step: int, found: dict[Protocol, dict[str, float]]) -> dict[str, Any]:
-        row = {"step": step, "test/accuracy": found[protocols[0]]["test"]}
-        return row | {f"test/accuracy/{p}": found[p]["test"] for p in followed[1:]} | known_accuracies(found)
 
     def watch(step: int) -> None:
         if probe is not None and is_scheduled(step, config.probes.every):
@@ -185,7 +189,8 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
                 record.append({"step": step, **row})
             mirror.log({"step": step, **row}, histograms)
         if followed and step % config.eval_every == 0 and step < config.steps:
-            write(curve_row(step, measure(followed, ("test",), along=True)))
+            known = step in task.known_steps
+            write(curve_row(step, measure(followed, ("test",), known=known, along=True), known))
 
     summary = None
     done = start
@@ -247,11 +252,11 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
                 if done % config.checkpoint_every == 0 and done < config.steps:
                     save(done)
 
-        found = measure(protocols, ("test", "val"), along=False) if protocols else {}
+        found = measure(protocols, ("test", "val"), known=bool(protocols), along=False)
         probe = None  # its state is of no more use
         save(done)
         if followed:
-            write(curve_row(done, found))
+            write(curve_row(done, found, known=True))
         result = {"status": "complete", "outcome": _outcome(outcome, task.chance), **outcome, "steps": done}
         result |= {f"{split}/accuracy": {str(p): found[p][split] for p in protocols} for split in ("test", "val")}
         result |= known_accuracies(found)

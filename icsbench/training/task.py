@@ -19,6 +19,8 @@ from icsbench.training.evaluation import Protocol, accuracies
 
 KNOWN_IMAGES = 5000
 """Training images on which it is measured what the network knows, where the training set has as many."""
+_SHARE = 0.05
+_PASSES_OF_AN_UPDATE = 3  # forward, and backward, which is two
 
 
 def build_model(config: Config, num_classes: int | None, in_features: int = 3 * 32 * 32) -> VGG | MLP | DeepLinear:
@@ -73,6 +75,8 @@ class Task:
         """``step -> (inputs, targets)`` on the device."""
         self.known_splits: tuple[str, ...] = ()
         """The splits on which it is measured what the network knows: ``test``, and ``train`` if it is large enough."""
+        self.known_steps: frozenset[int] = frozenset()
+        """The evaluations along the way at which that is measured; at the end it always is."""
         if self.chance is None:
             self.loss = half_squared_error
             self.batches = FullBatch(dataset.train.images, dataset.train.labels, device)
@@ -108,6 +112,20 @@ class Task:
         self.known_splits = tuple(name for name in ("test", "train") if name in splits)
         self.recalibration_along = min(config.recalibration_batches, self.batches.steps_per_epoch)
         """Recalibration batches of an evaluation along the way: an epoch at most, as more would be the same images."""
+        self.known_steps = self._affordable(sum(len(splits[name]) for name in self.known_splits))
+
+    def _affordable(self, images: int) -> frozenset[int]:
+        """Of the evaluations along the way, evenly spread, as many as a twentieth of the training pays for.
+
+        Counted in images that pass the network, for all regimes as for one with statistics, so that they share steps.
+        Not that of step 0, where nothing is known yet.
+        """
+        config = self._config
+        cost = self.recalibration_along * config.batch_size + images
+        pays_for = int(_SHARE * _PASSES_OF_AN_UPDATE * config.steps * config.batch_size / cost)
+        later = range(config.eval_every, config.steps, config.eval_every)
+        every = len(later) // (pays_for + 1) + 1
+        return frozenset(later[every - 1 :: every]) if pays_for else frozenset()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What forward passes of training and evaluation are made in: bfloat16 autocast with ``amp``.
