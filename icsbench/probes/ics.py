@@ -307,8 +307,11 @@ def _chain(passes: Passes, recording: Recording) -> list[Step] | None:
 
     Nothing but the averages of batch normalization may have been changed by the call.
     """
-    averages = [buffer for module in batch_norms(passes.model) for buffer in module.buffers(recurse=False)]
-    return recording.chain if recording.chain is not None and passes.changes_only(averages) else None
+    return recording.chain if recording.chain is not None and passes.changes_only(_averages(passes.model)) else None
+
+
+def _averages(model: nn.Module) -> list[Tensor]:
+    return [buffer for module in batch_norms(model) for buffer in module.buffers(recurse=False)]
 
 
 def _along_chain(
@@ -370,8 +373,7 @@ def _along_chain(
             streams[place]()
             after = gradients_of(passes.loss(run(place), value), layer.weights)
         comparison.add(layer, gradient, after)
-    averages = [buffer for module in batch_norms(model) for buffer in module.buffers(recurse=False)]
-    return comparison.results() if passes.changes_only([*averages, *new]) else None
+    return comparison.results() if passes.changes_only([*_averages(model), *new]) else None
 
 
 class _Comparison:

@@ -38,6 +38,9 @@ class Landscape:
 def loss_landscape(model: nn.Module, loss_fn: LossFn, inputs: Any, targets: Any, alphas: Iterable[float]) -> Landscape:
     """Loss and gradient of ``model`` along the gradient of one batch: K + 1 passes for K distances.
 
+    A network with modules that are not torch's, torchvision's or ours takes one forward pass more, which tells whether
+    a pass can be repeated.
+
     The network is in training mode, with BN by the statistics of the batch at each point. All points see the same batch
     and every pass starts from the same state (see :class:`icsbench.probes.State`) and so with the same draw of every
     random stream (noise, dropout): the one that the next training pass would make. At the end all of it is put back bit
