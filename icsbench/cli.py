@@ -11,7 +11,7 @@ from icsbench import __version__, terminal
 from icsbench.errors import IcsbenchError
 
 if TYPE_CHECKING:
-    from icsbench.analysis.results import Run
+    from icsbench.record.reader import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,7 +100,7 @@ def reproduce(
     if list_:
         from rich.console import Console
 
-        from icsbench.analysis.catalogue import serves
+        from icsbench.analysis.claims.catalogue import serves
 
         plan.print_costs(Console(), serves)
         return
@@ -149,7 +149,7 @@ def claims(
     """Say which claims of the debate the records support, contradict or leave open."""
     from rich.console import Console
 
-    from icsbench.analysis.catalogue import CLAIMS, claim_of
+    from icsbench.analysis.claims.catalogue import CLAIMS, claim_of
     from icsbench.analysis.verdicts import explain as explained
     from icsbench.analysis.verdicts import judge, print_catalogue
 
@@ -179,8 +179,8 @@ def runs(results: Results) -> None:
     """List the runs: complete, incomplete, running, diverged, at chance, failed."""
     from rich.console import Console
 
-    from icsbench.analysis.results import load_runs
     from icsbench.analysis.tables import print_runs
+    from icsbench.record.reader import load_runs
 
     print_runs(Console(), load_runs(results))
 
@@ -212,8 +212,8 @@ def theorems(
 
 
 def _finished(results: Path, scale: str | None) -> "list[Run]":
-    from icsbench.analysis.results import load_runs
     from icsbench.analysis.verdicts import refuse_changed
+    from icsbench.record.reader import load_runs
 
     found = load_runs(results)
     kept = [run for run in found if scale is None or run.setting("scale") == scale]
@@ -259,9 +259,9 @@ def _draw(results: Path, out: Path | None) -> None:
     from rich.console import Console
 
     from icsbench.analysis.files import Drawn
-    from icsbench.analysis.optimisation import print_optimisation, write_optimisation_tables
-    from icsbench.analysis.results import load_runs
+    from icsbench.analysis.quantities.optimisation import print_optimisation, write_optimisation_tables
     from icsbench.analysis.tables import print_results, write_tables
+    from icsbench.record.reader import load_runs
 
     found = load_runs(results)
     out = out or results / "figures"

@@ -7,8 +7,8 @@ import numpy as np
 import yaml
 from synthetic import DLN, LAYERS
 
-from icsbench.analysis.catalogue import CLAIMS, Claim, Part
-from icsbench.seal import SEAL, checksums
+from icsbench.analysis.claims.catalogue import CLAIMS, Claim, Part
+from icsbench.record.seal import SEAL, checksums
 
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 MIDDLE = float(np.exp(np.log(RATES).mean()))

@@ -1,4 +1,4 @@
-"""Run records made up to order, in the format of ``icsbench.record``."""
+"""Run records made up to order, in the format of ``icsbench.record.writer``."""
 
 import hashlib
 import json

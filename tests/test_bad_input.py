@@ -16,7 +16,7 @@ from helpers import PROBED, TINY, Result, content, invoke, isolate, rows, run_di
 from synthetic import write_run
 from torchvision.datasets import CIFAR10
 
-from icsbench.record import Record
+from icsbench.record.writer import Record
 from icsbench.training import loop
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from icsbench.analysis.catalogue import CLAIMS
+from icsbench.analysis.claims.catalogue import CLAIMS
 from icsbench.analysis.verdicts import Finding, decide, markdown
 
 ROOT = Path(__file__).resolve().parent.parent

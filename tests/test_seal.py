@@ -11,7 +11,7 @@ import icsbench.training.loop as loop
 from icsbench.config import load_config
 from icsbench.errors import IcsbenchError
 from icsbench.hydra_app import _composed
-from icsbench.seal import broken
+from icsbench.record.seal import broken
 from icsbench.training import run
 
 
@@ -89,7 +89,7 @@ def test_a_copy_is_a_record_of_its_own(config, trained):
 def test_a_copy_interrupted_half_way_is_made_again(config, trained, monkeypatch):
     other = replace(config, experiment="other")
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr("icsbench.record.checksums", lambda *_: 1 / 0)
+        patch.setattr("icsbench.record.writer.checksums", lambda *_: 1 / 0)
         run(other)
     assert not (other.run_dir / "summary.json").exists()
     (other.run_dir / "checkpoint.pt").unlink()

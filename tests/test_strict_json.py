@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from helpers import TINY, invoke, isolate, run_dirs
 
-from icsbench.analysis.results import load_runs
-from icsbench.seal import SEAL, checksums
-from icsbench.strict_json import dumps, loads
+from icsbench.record.reader import load_runs
+from icsbench.record.seal import SEAL, checksums
+from icsbench.record.strict_json import dumps, loads
 
 
 def strict(text):

@@ -18,10 +18,10 @@ from planted import plant, write
 from synthetic import write_run
 
 from icsbench import terminal
-from icsbench.analysis.catalogue import claim_of
-from icsbench.analysis.results import load_runs
+from icsbench.analysis.claims.catalogue import claim_of
 from icsbench.cli import main
 from icsbench.figures import draw_all
+from icsbench.record.reader import load_runs
 
 BASIC = "hydra/launcher=basic"
 

@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from icsbench.analysis.results import Run
 from icsbench.atomic import write_atomically
 from icsbench.errors import IcsbenchError
-from icsbench.strict_json import dumps, loads
+from icsbench.record.reader import Run
+from icsbench.record.strict_json import dumps, loads
 
 _RECORD = (
     *("config.yaml", "environment.json", "metrics.jsonl", "summary.json", "failure.json"),
@@ -56,8 +56,8 @@ class Drawn:
         self._out = out
         digest = hashlib.sha256(version("matplotlib").encode())
         package = Path(__file__).resolve().parent.parent
-        for folder in ("analysis", "figures"):
-            for source in sorted((package / folder).glob("*.py")):
+        for folder in ("analysis", "figures", "record"):
+            for source in sorted((package / folder).rglob("*.py")):
                 digest.update(source.read_bytes())
         for run in runs:
             digest.update(str(run.path.relative_to(root)).encode())

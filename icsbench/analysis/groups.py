@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from icsbench.analysis.results import Run
 from icsbench.errors import IcsbenchError
+from icsbench.record.reader import Run
 
 # In the order in which they are tried to tell apart groups of one experiment.
 _SHARED_SETTINGS = (

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from icsbench.analysis.curves import protocol_order, protocols
 from icsbench.analysis.files import csv_bytes, write_file
 from icsbench.analysis.groups import Condition, Group, group_runs
-from icsbench.analysis.results import Run
+from icsbench.analysis.quantities.curves import protocol_order, protocols
 from icsbench.analysis.statistics import Interval, mean_interval, paired_difference, paired_ratio
+from icsbench.record.reader import Run
 
 _BASELINE = "none"
 _BASELINE_PROTOCOL = "running-off"

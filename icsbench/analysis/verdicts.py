@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from icsbench.analysis.catalogue import CLAIMS, Claim, Part
+from icsbench.analysis.claims.catalogue import CLAIMS, Claim, Part
+from icsbench.analysis.claims.measures import MEASURES, Measured
 from icsbench.analysis.files import csv_bytes, write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
-from icsbench.analysis.measures import MEASURES, Measured
-from icsbench.analysis.results import Run
 from icsbench.analysis.statistics import (
     Interval,
     Place,
@@ -34,8 +33,9 @@ from icsbench.analysis.statistics import (
 )
 from icsbench.analysis.tables import markdown_table
 from icsbench.errors import IcsbenchError
-from icsbench.seal import SEAL, broken
-from icsbench.strict_json import dumps
+from icsbench.record.reader import Run
+from icsbench.record.seal import SEAL, broken
+from icsbench.record.strict_json import dumps
 
 LEVEL = 0.05
 """The chance of any false verdict in a report, at most."""

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from icsbench.analysis import curves, optimisation, scans
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
-from icsbench.analysis.results import Run
+from icsbench.analysis.quantities import curves, optimisation, scans
 from icsbench.errors import IcsbenchError
 from icsbench.figures import (
     accuracy,
@@ -28,6 +27,7 @@ from icsbench.figures import (
 )
 from icsbench.figures.caption import caption, seeds
 from icsbench.figures.style import FEWEST_FOR_AN_INTERVAL, house_style, regime_style, save
+from icsbench.record.reader import Run
 
 Drawing = tuple[Figure, list[dict[str, Any]]]
 

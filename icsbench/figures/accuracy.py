@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from icsbench.analysis.curves import TEST_ACCURACY, TEST_ACCURACY_BATCH_ON, TRAIN_ACCURACY, Curve
+from icsbench.analysis.quantities.curves import TEST_ACCURACY, TEST_ACCURACY_BATCH_ON, TRAIN_ACCURACY, Curve
 from icsbench.figures.style import (
     CROSS,
     LEGEND_LINE,

@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from icsbench.analysis.curves import W1_FROM_START, W1_PER_STEP, Curve
+from icsbench.analysis.quantities.curves import W1_FROM_START, W1_PER_STEP, Curve
 from icsbench.figures.style import Page, below, beside, power_of_ten, regime_titles, titles_height
 
 _ROWS = {W1_FROM_START: "from step 0", W1_PER_STEP: "per step"}

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from icsbench.analysis.curves import TRAIN_ACCURACY, TRAIN_LOSS, Curve
-from icsbench.analysis.optimisation import BETA_LR, ICS_COSINE, ICS_L2, ICS_RELATIVE, ICS_SCALED
+from icsbench.analysis.quantities.curves import TRAIN_ACCURACY, TRAIN_LOSS, Curve
+from icsbench.analysis.quantities.optimisation import BETA_LR, ICS_COSINE, ICS_L2, ICS_RELATIVE, ICS_SCALED
 from icsbench.figures.panels import cosine_panel, draw_curve, guide, limits, log_panel
 from icsbench.figures.style import (
     LEGEND_LINE,

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from icsbench.analysis.curves import Curve
-from icsbench.analysis.optimisation import (
+from icsbench.analysis.quantities.curves import Curve
+from icsbench.analysis.quantities.optimisation import (
     BETA,
     DIFFERENCE_HIGH,
     DIFFERENCE_LOW,

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from icsbench.analysis.curves import Curve
+from icsbench.analysis.quantities.curves import Curve
 from icsbench.figures.panels import draw_curve, limits, log_axis
 from icsbench.figures.style import (
     CROSS,

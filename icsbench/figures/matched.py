@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from icsbench.analysis.optimisation import (
+from icsbench.analysis.quantities.optimisation import (
     BETA_LR,
     DIFFERENCE_RELATIVE,
     ICS_COSINE,

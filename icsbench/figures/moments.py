@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from icsbench.analysis.curves import (
+from icsbench.analysis.quantities.curves import (
     MEAN_FROM_START,
     MEAN_PER_STEP,
     VARIANCE_FROM_START,

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from icsbench.analysis.curves import Curve
-from icsbench.analysis.optimisation import Profile
+from icsbench.analysis.quantities.curves import Curve
+from icsbench.analysis.quantities.optimisation import Profile
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, Floats
 from icsbench.figures.style import GUIDE, power_of_ten, regime_style, spread
 

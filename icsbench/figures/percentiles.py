@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from icsbench.analysis.curves import PERCENTILES, Curve, Drift, Tracks
+from icsbench.analysis.quantities.curves import PERCENTILES, Curve, Drift, Tracks
 from icsbench.figures.accuracy import draw_curve
 from icsbench.figures.style import (
     LEGEND_LINE,

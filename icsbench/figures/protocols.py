@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from icsbench.analysis.curves import ProtocolAccuracy
+from icsbench.analysis.quantities.curves import ProtocolAccuracy
 from icsbench.figures.style import (
     FEWEST_FOR_AN_INTERVAL,
     LEGEND_LINE,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from icsbench.analysis.curves import Ridge
+from icsbench.analysis.quantities.curves import Ridge
 from icsbench.figures.style import Page, below, beside, regime_titles, titles_height
 
 _OVERLAP = 1.7  # height of a ridge, in distances from one to the next

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from icsbench.analysis.scans import BETA, GAP, SHIFT, TEST, TRAIN, Scan
+from icsbench.analysis.quantities.scans import BETA, GAP, SHIFT, TEST, TRAIN, Scan
 from icsbench.figures.panels import extent, log_axis
 from icsbench.figures.style import (
     GUIDE,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from icsbench.analysis.optimisation import Profile
+from icsbench.analysis.quantities.optimisation import Profile
 from icsbench.figures.panels import draw_curve, extent, limits, log_axis
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, beside, legend_rows, regime_handle
 

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from icsbench.analysis.curves import Curve
 from icsbench.analysis.files import csv_bytes, write_file
-from icsbench.analysis.optimisation import Profile
+from icsbench.analysis.quantities.curves import Curve
+from icsbench.analysis.quantities.optimisation import Profile
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL
 
 LEGEND_LINE = 0.17  # inches from one line of the legend to the next

@@ -14,10 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from icsbench import __version__
-from icsbench.analysis.curves import protocols
 from icsbench.analysis.files import write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, regime_order
-from icsbench.analysis.results import Run
+from icsbench.analysis.quantities.curves import protocols
 from icsbench.analysis.verdicts import (
     FEWEST_SEEDS,
     LEVEL,
@@ -31,6 +30,7 @@ from icsbench.analysis.verdicts import (
 )
 from icsbench.figures import plan
 from icsbench.figures.style import regime_style
+from icsbench.record.reader import Run
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
 

@@ -16,7 +16,7 @@ import icsbench
 from icsbench.config import Config, load_config
 from icsbench.data import Dataset, load_dataset
 from icsbench.errors import IcsbenchError
-from icsbench.record import Record
+from icsbench.record.writer import Record
 
 
 def dataset_of(config: Config) -> Dataset:

@@ -18,7 +18,7 @@ from icsbench.models import MLP, VGG, DeepLinear
 from icsbench.norms import noise_modules
 from icsbench.probes import ShiftProbe, UpdateProbe
 from icsbench.probes.shift import is_scheduled
-from icsbench.record import Record
+from icsbench.record.writer import Record
 from icsbench.streams import stream_seed
 from icsbench.tracking import Mirror
 from icsbench.training import checkpoint

@@ -2,7 +2,7 @@ import pytest
 from synthetic import write_study
 
 from icsbench.analysis.files import Drawn
-from icsbench.analysis.results import load_runs
+from icsbench.record.reader import load_runs
 
 
 def drawn(root, out):

@@ -8,10 +8,10 @@ from synthetic import DLN, MLP, write_run
 
 from icsbench.analysis import verdicts
 from icsbench.analysis.groups import _SCALES, Group, NotMeasured, group_runs
-from icsbench.analysis.results import load_runs
 from icsbench.analysis.tables import markdown, result_table
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
+from icsbench.record.reader import load_runs
 
 SCALE_FILES = Path(__file__).resolve().parents[2] / "configs" / "scale"
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from scipy import stats
 from synthetic import DLN, LAYERS, write_run, write_study
 
-from icsbench.analysis import optimisation
 from icsbench.analysis.groups import NotMeasured, group_runs
-from icsbench.analysis.results import Layer, load_runs
+from icsbench.analysis.quantities import optimisation
 from icsbench.errors import IcsbenchError
+from icsbench.record.reader import Layer, load_runs
 
 SHORT = {"steps": 300, "probes": False, "updates": ("ics", "landscape")}
 

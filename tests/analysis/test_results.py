@@ -9,8 +9,8 @@ from filelock import FileLock
 from synthetic import LAYERS, write_run, write_study
 
 from icsbench.analysis.groups import Group, group_runs
-from icsbench.analysis.results import Metrics, load_runs
 from icsbench.errors import IcsbenchError
+from icsbench.record.reader import Metrics, load_runs
 
 SHORT = {"steps": 200, "layers": LAYERS[:3]}
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from planted import RATES, SIZES, STRENGTHS, write
 
-from icsbench.analysis import scans
 from icsbench.analysis.groups import NotMeasured, group_runs
-from icsbench.analysis.results import load_runs
+from icsbench.analysis.quantities import scans
+from icsbench.record.reader import load_runs
 
 
 def group_of(root):

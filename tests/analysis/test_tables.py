@@ -8,8 +8,8 @@ from rich.console import Console
 from scipy import stats
 from synthetic import DLN, write_run, write_study
 
-from icsbench.analysis.results import load_runs
 from icsbench.analysis.tables import markdown, print_results, print_runs, result_table, write_tables
+from icsbench.record.reader import load_runs
 
 SHORT = {"steps": 100, "probes": False}
 

@@ -10,12 +10,12 @@ import yaml
 from helpers import invoke
 from planted import MEASURED, PLANT, finish, plant, plant_claim, write
 
-from icsbench.analysis.catalogue import CLAIMS, Claim, Part, claim_of, serves
+from icsbench.analysis.claims.catalogue import CLAIMS, Claim, Part, claim_of, serves
+from icsbench.analysis.claims.measures import MEASURES
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.measures import MEASURES
-from icsbench.analysis.results import load_runs
 from icsbench.analysis.verdicts import Finding, decide, explain, judge, markdown, region, write_claims
 from icsbench.errors import IcsbenchError
+from icsbench.record.reader import load_runs
 
 PARTS = {part.measure: part for claim in CLAIMS for part in claim.parts}
 

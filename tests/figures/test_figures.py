@@ -15,11 +15,11 @@ from scipy import stats
 from synthetic import CONVS, LAYERS, write_run, write_study
 
 from icsbench import figures
-from icsbench.analysis.curves import Ridge, chosen_layers, spread_steps
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.results import Layer, load_runs
+from icsbench.analysis.quantities.curves import Ridge, chosen_layers, spread_steps
 from icsbench.errors import IcsbenchError
 from icsbench.figures import ridges
+from icsbench.record.reader import Layer, load_runs
 
 DRAW = (
     figures.draw_accuracy,
@@ -154,7 +154,7 @@ def test_redrawing_changes_no_byte_whatever_the_users_style(study):
     before = {file: file.read_bytes() for file in files}
     (root / "matplotlibrc").write_text("font.size: 20\nlines.linewidth: 5\nsavefig.dpi: 50\n")
     code = (
-        "import sys, pathlib\nfrom icsbench.analysis.results import load_runs\nfrom icsbench.figures import draw_all\n"
+        "import sys, pathlib\nfrom icsbench.record.reader import load_runs\nfrom icsbench.figures import draw_all\n"
         "draw_all(load_runs(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))"
     )
     subprocess.run(
@@ -353,7 +353,7 @@ def test_layers_and_steps_are_chosen_by_the_stated_rule():
 
 def test_neither_torch_nor_pyplot_nor_scipy_stats_is_imported():
     code = (
-        "import sys\nimport icsbench.figures, icsbench.analysis.tables, icsbench.analysis.results\n"
+        "import sys\nimport icsbench.figures, icsbench.analysis.tables, icsbench.record.reader\n"
         "print({'torch', 'matplotlib.pyplot', 'scipy.stats', 'pandas', 'omegaconf'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

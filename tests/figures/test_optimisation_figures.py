@@ -9,9 +9,9 @@ from layout import assert_texts_apart
 from synthetic import CONVS, DLN, MLP, write_run, write_study
 
 from icsbench import figures
-from icsbench.analysis import curves, optimisation
 from icsbench.analysis.groups import NotMeasured, group_runs
-from icsbench.analysis.results import load_runs
+from icsbench.analysis.quantities import curves, optimisation
+from icsbench.record.reader import load_runs
 
 VGG = {"steps": 200, "layers": [*CONVS[:4], "head.fc1"], "eval_every": 50, "updates": ("ics", "landscape")}
 OPTIMISATION = ["ics", "landscape", "matched", "step-size"]

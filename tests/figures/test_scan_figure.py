@@ -4,9 +4,9 @@ import pytest
 from planted import PLAIN, RATES, SIZES, STRENGTHS, write
 
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.results import load_runs
 from icsbench.figures import draw_scan
 from icsbench.figures.style import house_style, save
+from icsbench.record.reader import load_runs
 
 
 def lr_grid(root):

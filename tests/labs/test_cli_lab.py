@@ -13,7 +13,7 @@ from helpers import TINY, invoke, isolate, run_dir
 
 from icsbench.labs.theorems import STATEMENTS, check_theorems
 from icsbench.labs.theorems import rows as rows_of
-from icsbench.record import load_config
+from icsbench.record.writer import load_config
 from icsbench.training import build_model, loop
 from icsbench.training.environment import dataset_of
 from icsbench.training.task import Task

@@ -6,10 +6,10 @@ from pathlib import Path
 from planted import finish
 from synthetic import CONVS, DLN, write_run, write_study
 
-from icsbench.analysis.catalogue import CLAIMS, claim_of
+from icsbench.analysis.claims.catalogue import CLAIMS, claim_of
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.results import Run, load_runs
 from icsbench.analysis.verdicts import Finding, Verdict, decide
+from icsbench.record.reader import Run, load_runs
 from icsbench.report import write_report
 
 EVIL = "<img src=x onerror=alert(1)>"

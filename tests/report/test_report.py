@@ -12,12 +12,12 @@ import pytest
 from helpers import invoke
 from page import DISAGREE, EVIL, QUOTES, RATES, VALUES, write_one, write_page, write_records
 
-from icsbench.analysis.catalogue import CLAIMS, claim_of
+from icsbench.analysis.claims.catalogue import CLAIMS, claim_of
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.results import load_runs
 from icsbench.analysis.verdicts import Finding, decide, effect, judge, summary_line
 from icsbench.errors import IcsbenchError
 from icsbench.figures import plan
+from icsbench.record.reader import load_runs
 from icsbench.report import _tests_disagree, write_report
 from icsbench.report.dots import WIDTH, dot_plot
 

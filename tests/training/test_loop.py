@@ -14,7 +14,7 @@ from icsbench import training
 from icsbench.config import Config, DataConfig, ModelConfig, NormConfig, OptimConfig, ProbesConfig, WandbConfig
 from icsbench.data import Batches, channel_statistics, load_dataset
 from icsbench.errors import IcsbenchError
-from icsbench.record import Record
+from icsbench.record.writer import Record
 from icsbench.training.loop import learning_rate
 
 REGIMES = ("none", "bn", "noisy_bn", "noise")

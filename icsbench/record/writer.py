@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 from icsbench.atomic import write_atomically
 from icsbench.config import Config, load_config
 from icsbench.errors import IcsbenchError
-from icsbench.seal import SEAL, broken, checksums
-from icsbench.strict_json import dumps, loads
+from icsbench.record.seal import SEAL, broken, checksums
+from icsbench.record.strict_json import dumps, loads
 
 # Seconds to wait for the lock: longer than a look at the status, or the last steps of a sweep that has been killed.
 _PATIENCE = 5.0
@@ -116,7 +116,7 @@ class Record:
         return self.read_json("summary.json")
 
     def append(self, row: dict[str, Any]) -> None:
-        """Append one row to ``metrics.jsonl``; numbers that are not finite as in :mod:`icsbench.strict_json`."""
+        """Append one row to ``metrics.jsonl``; numbers that are not finite as in :mod:`icsbench.record.strict_json`."""
         self._metrics.write(dumps(row).encode() + b"\n")
         self._metrics.flush()
 

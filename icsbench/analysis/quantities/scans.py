@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from icsbench.analysis import optimisation
-from icsbench.analysis.curves import MEAN_PER_STEP
+from icsbench.analysis.claims.measures import final_accuracy, last_tenth, step_shift, window_of
 from icsbench.analysis.groups import Condition, Group, NotMeasured
-from icsbench.analysis.measures import final_accuracy, last_tenth, step_shift, window_of
-from icsbench.analysis.results import Run
+from icsbench.analysis.quantities import optimisation
+from icsbench.analysis.quantities.curves import MEAN_PER_STEP
 from icsbench.analysis.statistics import Floats, Interval, mean_interval
+from icsbench.record.reader import Run
 
 TRAIN = "train/accuracy"
 TEST = "test/accuracy"

@@ -1,6 +1,6 @@
 """The debate's testable claims, as data: who says what, how it is measured, and where the line is drawn beforehand.
 
-A claim is one or more parts. A part is one number per seed (see ``icsbench.analysis.measures``) and a region, which the
+A claim is one or more parts. A part is one number per seed (see ``measures``) and a region, which the
 claim says the mean over seeds lies in. The region was fixed before the records that it is judged on were made; where a
 paper names no size, an effect counts from a fifth on (ratios of 0.8 and 1.25), or from the smallest that the bound
 named here lets pass.

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icsbench.analysis.groups import Condition, Group, NotMeasured
-from icsbench.analysis.results import Layer, Run
 from icsbench.analysis.statistics import Band, Floats, Interval, geometric_band, mean_band, mean_interval
 from icsbench.errors import IcsbenchError
+from icsbench.record.reader import Layer, Run
 
 TRAIN_LOSS = "train/loss"
 TRAIN_ACCURACY = "train/accuracy"

@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from icsbench.analysis.curves import TRAIN_ACCURACY, TRAIN_LOSS, Curve, mean_curve
 from icsbench.analysis.files import csv_bytes, write_file
 from icsbench.analysis.groups import Condition, Group, NotMeasured, group_runs
-from icsbench.analysis.results import Layer, Run
+from icsbench.analysis.quantities.curves import TRAIN_ACCURACY, TRAIN_LOSS, Curve, mean_curve
 from icsbench.analysis.statistics import (
     FEWEST_FOR_AN_INTERVAL,
     Band,
@@ -34,6 +33,7 @@ from icsbench.analysis.statistics import (
 )
 from icsbench.analysis.tables import flat_row, markdown_table, rich_table, setting_of
 from icsbench.errors import IcsbenchError
+from icsbench.record.reader import Layer, Run
 
 ICS_L2 = "ics/l2"
 """``||G - G'||``, the paper's ICS."""

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from icsbench.strict_json import loads
+from icsbench.record.strict_json import loads
 
 SEAL = "seal.json"
 _SEALED = ("config.yaml", "environment.json", "metrics.jsonl")

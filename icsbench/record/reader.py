@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from icsbench.errors import IcsbenchError
-from icsbench.seal import SEAL
-from icsbench.strict_json import loads
+from icsbench.record.seal import SEAL
+from icsbench.record.strict_json import loads
 
 Status = Literal["complete", "diverged", "chance", "incomplete", "running", "failed"]
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from icsbench.analysis import optimisation
-from icsbench.analysis.curves import (
+from icsbench.analysis.groups import Group, NotMeasured
+from icsbench.analysis.quantities import optimisation
+from icsbench.analysis.quantities.curves import (
     MEAN_PER_STEP,
     TRAIN_ACCURACY,
     TRAIN_LOSS,
@@ -23,9 +24,8 @@ from icsbench.analysis.curves import (
     last_hidden_layer,
     percentile_drift,
 )
-from icsbench.analysis.groups import Group, NotMeasured
-from icsbench.analysis.results import Layer, Run
 from icsbench.analysis.statistics import Floats
+from icsbench.record.reader import Layer, Run
 
 CUSTOMARY = "running-off"
 RECALIBRATED = "recalibrated-off"

@@ -1,0 +1,1 @@
+"""Curves and numbers per run, computed from its record."""
