@@ -34,6 +34,7 @@ from icsbench import terminal
 from icsbench.atomic import write_atomically
 from icsbench.config import Config, resolve, unknown_key
 from icsbench.errors import IcsbenchError
+from icsbench.record.writer import folder_of
 
 _HERE = Path(__file__).resolve().parent
 CONFIG_DIR = next(path for path in (_HERE / "configs", _HERE.parent / "configs") if (path / "train.yaml").is_file())
@@ -92,7 +93,7 @@ def task(composed: DictConfig) -> float | None:
         error_file = Path(hydra_config.sweep.dir) / f"{hydra_config.job.num}.error"
         error_file.write_text(job, encoding="utf-8", errors="surrogateescape")
         return None
-    _say(f"{who}: {_describe(summary)}; record {config.run_dir}")
+    _say(f"{who}: {_describe(summary)}; record {folder_of(config)}")
     return next(iter(summary["val/accuracy"].values()), None)
 
 
@@ -342,7 +343,7 @@ def check_theorems_of(overrides: list[str], out: Path | None) -> None:
     dataset = dataset_of(config)
     batch = Task(config, dataset, cpu)
     inputs, targets = batch.batches(0)
-    network = training.build_model(config, dataset.num_classes, dataset.train.images[0].numel())
+    network = training.build_model(config, dataset.num_classes)
     initial = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     told: list[dict[str, Any]] = []
 
@@ -356,10 +357,10 @@ def check_theorems_of(overrides: list[str], out: Path | None) -> None:
     tell("untrained", 0)
     who = _who(config)
     summary = training.run(config, show=_Lines(who, config.steps, parent=None))
-    _say(f"{who}: {_describe(summary)}; record {config.run_dir}")
+    _say(f"{who}: {_describe(summary)}; record {folder_of(config)}")
     if summary["diverged_at"] is not None:
-        raise IcsbenchError(f"{config.run_dir} diverged, so there is no trained network; try a smaller optim.lr")
-    path = config.run_dir / "checkpoint.pt"
+        raise IcsbenchError(f"{folder_of(config)} diverged, so there is no trained network; try a smaller optim.lr")
+    path = folder_of(config) / "checkpoint.pt"
     if not path.exists():
         raise IcsbenchError(f"{path} is missing; delete the folder to train the run again")
     network.load_state_dict(checkpoint.load(path, config, cpu)["model"])
@@ -370,7 +371,7 @@ def check_theorems_of(overrides: list[str], out: Path | None) -> None:
     table = csv.DictWriter(text, [*told[0]], lineterminator="\n")
     table.writeheader()
     table.writerows(told)
-    out = out or config.run_dir / "theorems.csv"
+    out = out or folder_of(config) / "theorems.csv"
     write_atomically(out, lambda file: file.write(text.getvalue().encode()))
     print(f"written to {out}")
 

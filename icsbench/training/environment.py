@@ -13,10 +13,13 @@ from typing import Any
 import torch
 
 import icsbench
-from icsbench.config import Config, load_config
+from icsbench.config import Config
 from icsbench.data import Dataset, load_dataset
 from icsbench.errors import IcsbenchError
-from icsbench.record.writer import Record
+from icsbench.members import member
+from icsbench.models import Model
+from icsbench.norms import Norm
+from icsbench.record.writer import Record, load_config
 
 
 def dataset_of(config: Config) -> Dataset:
@@ -84,6 +87,12 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
         "threads": count,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "precision": _precision(config),
+        "regime": member("norms", Norm, config.norm.name).look._asdict(),
+        "model": {
+            "label": _model(config).label(config.model),
+            "units": _model(config).units,
+            "scales": _model(config).scales,
+        },
         "data": {
             "name": dataset.name,
             "label": dataset.label,
@@ -112,9 +121,13 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**30)
 
 
+def _model(config: Config) -> Model:
+    return member("models", Model, config.model.name)
+
+
 def _precision(config: Config) -> dict[str, str]:
     """In what is computed: the probes never under autocast, in which differences of gradients would drown."""
-    plain = "float64" if config.model.name == "dln" else "float32"
+    plain = _model(config).precision
     passes = "bf16 autocast" if config.amp else plain
     return {"training": passes, "evaluation": passes, "probes": plain}
 
