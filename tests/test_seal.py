@@ -8,10 +8,10 @@ import pytest
 from helpers import PROBED, TINY, content, isolate
 
 import icsbench.training.loop as loop
-from icsbench.config import load_config
 from icsbench.errors import IcsbenchError
 from icsbench.hydra_app import _composed
 from icsbench.record.seal import broken
+from icsbench.record.writer import load_config
 from icsbench.training import run
 
 

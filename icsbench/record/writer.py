@@ -51,7 +51,7 @@ def names_of(config: Config) -> list[tuple[str, str]]:
 
 
 def folder_of(config: Config) -> Path:
-    """Where the record of a run is: ``config.run_dir``, or where there is only that, the folder of an earlier version."""
+    """Where a run's record is: ``config.run_dir``, or the folder of an earlier version where only that is there."""
     folders = [config.run_dir.parents[1] / name / config.run_dir.name for name, _ in names_of(config)]
     return next((folder for folder in folders if (folder / "config.yaml").exists()), folders[0])
 

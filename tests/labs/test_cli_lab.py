@@ -82,7 +82,7 @@ def test_the_numbers_are_those_of_the_initial_network_and_of_the_checkpoint():
     config = load_config(run_dir() / "config.yaml")
     dataset = dataset_of(config)
     task = Task(config, dataset, torch.device("cpu"))
-    network = build_model(config, 10, 64)
+    network = build_model(config, 10)
     initial = {name: value.clone() for name, value in network.named_parameters()}
     found = table(run_dir() / "theorems.csv")
     for start in (0, 2):
