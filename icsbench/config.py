@@ -268,26 +268,31 @@ def options_of(group: str, name: str | None = None, **values: Any) -> Any:
     return _chosen(group, name).options(name=name, **values)
 
 
-def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
-    """The flat keys of a dataclass; in an open group, those of all its members."""
-    for f in fields(schema):
-        kind = None if prefix else _OPEN.get(f.name)
-        if kind is not None:
-            found = members(kind.room, _contract(kind)).values() if kind.default else ()
-            yield from dict.fromkeys(key for one in found for key in _keys(one.options, f"{f.name}."))
-        elif is_dataclass(f.type):
-            yield from _keys(f.type, f"{f.name}.")
-        else:
-            yield prefix + f.name
+def _closed_keys() -> Iterator[str]:
+    """The flat keys that do not depend on a member."""
+    for f in fields(Config):
+        if is_dataclass(f.type) and f.name not in _OPEN:
+            yield from (f"{f.name}.{inner.name}" for inner in fields(f.type))
+        elif f.name not in _OPEN:
+            yield f.name
+
+
+def _open_keys() -> Iterator[str]:
+    """The flat keys of the options of all members."""
+    for group, kind in _OPEN.items():
+        found = members(kind.room, _contract(kind)).values() if kind.default else ()
+        yield from dict.fromkeys(f"{group}.{f.name}" for one in found for f in fields(one.options))
 
 
 def unknown_key(key: str) -> str:
     """The error line for a key that the configuration does not have."""
-    known = [*_keys(Config)]
-    if key in known:
-        group = key.split(".")[0]
-        return f"configuration: '{key}' does not apply to the chosen {group}; choose another with {group}=NAME"
-    close = difflib.get_close_matches(key, known, n=1)
+    group = key.split(".")[0]
+    close = [] if group in _OPEN else difflib.get_close_matches(key, [*_closed_keys()], n=1)
+    if not close:  # the members are imported only where they are needed
+        known = [*_open_keys()]
+        if key in known:
+            return f"configuration: '{key}' does not apply to the chosen {group}; choose another with {group}=NAME"
+        close = difflib.get_close_matches(key, [*_closed_keys(), *known], n=1)
     hint = f"did you mean '{close[0]}'?" if close else "icsbench train --cfg job lists the keys"
     return f"configuration: unknown key '{key}'; {hint}"
 
@@ -302,7 +307,7 @@ def resolve(composed: DictConfig, former: Mapping[str, Collection[str]] | None =
         types = _types(composed)
         wrappers = _wrappers(composed)
         for group, keys in (former or {}).items():
-            for key in {*composed[group]} & set(keys) - {f.name for f in fields(types[group])}:
+            for key in {*(composed.get(group) or ())} & set(keys) - {f.name for f in fields(types[group])}:
                 del composed[group][key]
         names = {group: {"name": kind.default} for group, kind in _OPEN.items() if kind.default}
         merged = OmegaConf.merge(OmegaConf.structured(_schema(types, wrappers)), names, composed)
