@@ -118,7 +118,7 @@ def digests(results: Path, out: Path) -> dict[str, str]:
             found |= {f"{name}: {key}": _digest(value) for key, value in _tensors(state, "")}
         elif path.name == "metrics.jsonl" or "probes" in path.parts:
             found[name] = _digest(path.read_bytes())
-    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+    for path in sorted(path for path in out.rglob("[!.]*") if path.is_file()):
         text = path.read_bytes()
         if path.suffix in (".txt", ".html"):  # they name the folder they are written to
             text = text.replace(str(out).encode(), b"OUT")
