@@ -27,7 +27,7 @@ _HYDRA_COMMAND = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _complete(context: typer.Context, incomplete: str) -> list[str]:
-    from icsbench.completion import complete_override
+    from icsbench.app.completion import complete_override
 
     return complete_override(incomplete)
 
@@ -94,7 +94,7 @@ def reproduce(
     scale=cpu. Typed again, or after an interruption, it does only what is missing. icsbench train --help shows the
     whole configuration.
     """
-    from icsbench.hydra_app import plan_of
+    from icsbench.app.plan import plan_of
 
     plan = plan_of([*(overrides or []), *context.args])
     if list_:
@@ -206,7 +206,7 @@ def theorems(
     network is that of icsbench train with the same overrides, and is trained only if that run is not there yet; the
     default takes a few minutes. norm must be bn or noisy_bn. icsbench train --help shows the whole configuration.
     """
-    from icsbench.hydra_app import check_theorems_of
+    from icsbench.app.lab import check_theorems_of
 
     check_theorems_of(overrides or [], out)
 
@@ -250,7 +250,7 @@ def _report(results: Path, out: Path, scale: str | None) -> None:
 
 
 def _launch(arguments: list[str]) -> None:
-    from icsbench.hydra_app import launch
+    from icsbench.app.launch import launch
 
     launch(arguments)
 

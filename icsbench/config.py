@@ -13,6 +13,9 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from icsbench.errors import IcsbenchError
 
+SCALES = ("demo", "cpu", "paper")
+"""From the smallest to the paper's."""
+
 
 def _one_of(key: str, value: Any, allowed: tuple) -> None:
     if value not in allowed:
@@ -184,6 +187,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     probes: ProbesConfig = field(default_factory=ProbesConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    study: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.data.name == "gaussian") != (self.model.name == "dln"):
@@ -210,6 +214,25 @@ class Config:
         _one_of("device", self.device.split(":")[0], ("auto", "cpu", "cuda", "mps"))
         if self.threads is not None:
             _in_range("threads", self.threads, 1)
+        self._check_study()
+
+    def _check_study(self) -> None:
+        """``study: {factors: {key: [settings that hang on it]}, affords: {scale: place in the order}}``."""
+        for part in self.study:
+            _one_of("a key of study", part, ("factors", "affords"))
+        factors, affords = self.study.get("factors", {}), self.study.get("affords", {})
+        if not isinstance(factors, dict) or not all(isinstance(hanging, list) for hanging in factors.values()):
+            raise ValueError(f"study.factors must map each key to the list of keys that hang on it (got {factors})")
+        if not isinstance(affords, dict) or not all(isinstance(place, int) for place in affords.values()):
+            raise ValueError(f"study.affords must map scales to places in their order (got {affords})")
+        for scale in affords:
+            _one_of("a scale of study.affords", scale, SCALES)
+        known = _flat({key: value for key, value in asdict(self).items() if key != "study"})
+        for key in [*factors, *(setting for hanging in factors.values() for setting in hanging)]:
+            if key not in known and not is_dataclass(getattr(self, str(key), None)):
+                close = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"; did you mean '{close[0]}'?" if close else ""
+                raise ValueError(f"study.factors: unknown key '{key}'{hint}")
 
     @property
     def fingerprint(self) -> str:
@@ -223,7 +246,7 @@ class Config:
     def identity(self) -> dict[str, Any]:
         """The keys and values that the fingerprint is taken over, flat, those at their defaults left out."""
         default, mine = _flat(asdict(Config())), _flat(asdict(self))
-        return {key: value for key, value in mine.items() if value != default[key] and not _machine_key(key)}
+        return {key: value for key, value in mine.items() if not _machine_key(key) and value != default[key]}
 
     @property
     def run_name(self) -> str:
@@ -247,7 +270,7 @@ _MACHINE_KEYS = ("experiment", "scale", "results", "seed", "device", "threads", 
 
 
 def _machine_key(key: str) -> bool:
-    return key in _MACHINE_KEYS or key.startswith("wandb.")
+    return key in _MACHINE_KEYS or key.startswith(("wandb.", "study."))
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:

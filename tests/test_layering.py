@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import icsbench
-from icsbench.hydra_app import CONFIG_DIR
+from icsbench.app.folders import CONFIG_DIR
 
 PACKAGE = Path(icsbench.__file__).parent
 MODULES = {
@@ -39,9 +39,8 @@ ALLOWED = {
     "analysis": {"errors", "atomic", "record"},
     "figures": {"errors", "record", "analysis"},
     "report": {"errors", "record", "analysis", "figures"},
-    "hydra_app": {"errors", "terminal", "atomic", "config", "data", "labs", "training"},
-    "completion": {"hydra_app"},
-    "cli": {"errors", "terminal", "completion", "hydra_app", "record", "analysis", "figures", "report"},
+    "app": {"errors", "terminal", "atomic", "config", "labs", "training"},
+    "cli": {"errors", "terminal", "app", "record", "analysis", "figures", "report"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}
@@ -161,4 +160,4 @@ def test_the_only_target_of_the_configurations_is_hydras_own_callback():
         for key, value in keys_of(yaml.safe_load(path.read_text()))
         if re.fullmatch(r"_(target|partial|args|recursive|convert)_", key)
     ]
-    assert targets == [("train.yaml", "icsbench.hydra_app.SweepOutcome")]
+    assert targets == [("train.yaml", "icsbench.app.launch.SweepOutcome")]

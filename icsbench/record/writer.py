@@ -72,7 +72,13 @@ class Record:
             if theirs == self.path or not (theirs / "summary.json").exists() or broken(theirs):
                 continue
             other = load_config(theirs / "config.yaml")  # its data.root says which data the record was made from
-            here = replace(other, experiment=config.experiment, scale=config.scale, results=config.results)
+            here = replace(
+                other,
+                experiment=config.experiment,
+                scale=config.scale,
+                results=config.results,
+                study=config.study,
+            )
             if (theirs / "probes").exists():
                 shutil.copytree(theirs / "probes", self.path / "probes", dirs_exist_ok=True)
             for name in ("environment.json", "metrics.jsonl", "timing.json", "checkpoint.pt"):

@@ -11,8 +11,9 @@ def complete_override(incomplete: str) -> list[str]:
         from hydra._internal.core_plugins.bash_completion import BashCompletion
         from hydra._internal.utils import create_config_search_path
 
-        from icsbench.hydra_app import CONFIG_DIR
+        from icsbench.app.folders import CONFIG_DIR, search_folders
 
+        search_folders()
         loader = ConfigLoaderImpl(create_config_search_path(str(CONFIG_DIR)))
         return BashCompletion(loader)._query("train", incomplete)
     except Exception:
