@@ -5,16 +5,20 @@ import copy
 import itertools
 import math
 import os
+from dataclasses import asdict
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from icsbench.app.folders import CONFIG_DIR, is_group, search_folders
+from icsbench.app.folders import CONFIG_DIR, is_group, options, search_folders
 from icsbench.app.overrides import sweeps
 from icsbench.config import SCALES, Config, resolve
+from icsbench.labs.contract import Lab
+from icsbench.members import members
 
 
 def _pool_size(device: str) -> int:
@@ -48,8 +52,20 @@ def composed(overrides: list[str]) -> Config:
         return resolve(hydra.compose("train", overrides))
 
 
-def _initialised() -> contextlib.AbstractContextManager[Any]:
+def prepare_hydra() -> None:
+    """Tell Hydra of the folders of YAML, and of the labs that have no YAML file: their options are at their defaults.
+
+    :raises IcsbenchError: a folder or a lab of another package cannot be used.
+    """
     search_folders()
+    with_file = options("lab")
+    for lab in members("labs", Lab).values():
+        if lab.name not in with_file:
+            ConfigStore.instance().store(lab.name, asdict(lab.options(name=lab.name)), group="lab")
+
+
+def _initialised() -> contextlib.AbstractContextManager[Any]:
+    prepare_hydra()
     return hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3")
 
 
@@ -98,10 +114,10 @@ def check_sweep(overrides: list[str]) -> None:
     with _initialised():
         fixed, swept, _ = _grid(overrides)
         groups = {key for key in swept if is_group(key)}
-        options = [[f"{key}={v}" for v in values] for key, values in swept.items() if key in groups]
+        choices = [[f"{key}={v}" for v in values] for key, values in swept.items() if key in groups]
         values = {key: of for key, of in swept.items() if not (key in groups or key.startswith("hydra"))}
         firsts = [f"{key}={of[0]}" for key, of in values.items()]
-        configurations = [hydra.compose("train", [*fixed, *job, *firsts]) for job in itertools.product(*options)]
+        configurations = [hydra.compose("train", [*fixed, *job, *firsts]) for job in itertools.product(*choices)]
         for configuration in configurations:
             resolve(configuration)
         for key, of in values.items():

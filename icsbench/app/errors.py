@@ -17,7 +17,7 @@ from icsbench.errors import IcsbenchError
 def asking_hydra() -> Iterator[None]:
     """Turn what Hydra raises about the arguments into one line; with HYDRA_FULL_ERROR=1 leave it as it is.
 
-    The folder names that :func:`icsbench.app.overrides.as_typed` made known to Hydra are forgotten at the end.
+    Names of folders and labs that were made known to Hydra are forgotten at the end.
 
     :raises IcsbenchError: in place of an exception of Hydra or OmegaConf.
     """
@@ -30,7 +30,8 @@ def asking_hydra() -> Iterator[None]:
             raise
         raise IcsbenchError(_one_line(error)) from error
     finally:
-        ConfigStore.instance().repo.pop("experiment", None)
+        for group in ("experiment", "lab"):
+            ConfigStore.instance().repo.pop(group, None)
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:

@@ -1,79 +1,75 @@
-"""``icsbench lab``: a lab on what was typed."""
+"""Labs from the command line: ``icsbench lab NAME``, and the runs of labs in a sweep."""
 
 import csv
 import io
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from icsbench.app.compose import composed
 from icsbench.app.errors import asking_hydra
 from icsbench.app.overrides import as_typed, sweeps
-from icsbench.app.progress import Lines, ending, say, who
+from icsbench.app.progress import Lines, Rows, ending, say, who
 from icsbench.atomic import write_atomically
+from icsbench.config import Config
 from icsbench.errors import IcsbenchError
+from icsbench.labs.contract import Lab, Row
+from icsbench.labs.run import rows_of, run
+from icsbench.record.writer import folder_of
 
 
-def check_theorems_of(overrides: list[str], out: Path | None) -> None:
-    """Check the theorems on the network of one run: untrained, then as the run leaves it, which is made if need be.
+def run_lab(config: Config, *, in_pool: bool) -> dict[str, Any]:
+    """Make the record of one run of a lab; its summary. What it does is said on stderr.
 
-    Prints both reports and writes them to the CSV file ``out`` (default: ``theorems.csv`` in the run's folder).
+    :raises IcsbenchError: what the lab refuses, in one line.
+    """
+    parent, threads = (os.getppid(), 1) if in_pool else (None, None)
 
-    :raises IcsbenchError: the overrides, the data, the run or the file, in one line; or the run diverged.
+    def train(training: Config) -> dict[str, Any]:
+        from icsbench import training as half
+
+        summary = half.run(training, threads=threads, show=Lines(training, parent))
+        say(f"{who(training)}: {ending(summary)}; record {folder_of(training)}")
+        return summary
+
+    return run(config, train=train, threads=threads, show=Rows(config, parent))
+
+
+def run_and_show(lab: Lab, overrides: list[str], out: Path | None) -> None:
+    """Run a lab once on what was typed, print what it found, and write its rows as the CSV file ``out``.
+
+    By default that is ``NAME.csv`` in the folder of the record; of a lab with a network, in that of the training.
+
+    :raises IcsbenchError: the overrides, what the lab refuses, or the file, in one line.
     """
     with asking_hydra():
-        overrides = as_typed(overrides)
-        for several in filter(sweeps, overrides):
-            raise IcsbenchError(f"{several} names several networks; give one")
-        config = composed(overrides)
-    if config.norm.name not in ("bn", "noisy_bn"):
-        raise IcsbenchError(
-            f"norm={config.norm.name} has no batch normalization, which the theorems are about; "
-            "choose norm=bn or norm=noisy_bn"
-        )
+        typed = as_typed(overrides)
+        for several in filter(sweeps, typed):
+            raise IcsbenchError(f"{several} names several {'networks' if lab.network else 'runs'}; give one")
+        config = composed([f"lab={lab.name}", *typed])
+    if config.lab is None or config.lab.name != lab.name:
+        raise IcsbenchError(f"lab={lab.name} is the lab; leave out what chooses another")
     if out is not None and out.is_dir():
         raise IcsbenchError(f"{out} is a folder; --out names a CSV file")
-    import torch
-    from rich.console import Console
-
-    from icsbench import training
-    from icsbench.labs.theorems import check_theorems, print_report, rows
-    from icsbench.training import checkpoint
-    from icsbench.training.environment import dataset_of
-    from icsbench.training.task import Task
-
-    cpu = torch.device("cpu")  # float64 is slow on most GPUs and missing on some
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    dataset = dataset_of(config)
-    batch = Task(config, dataset, cpu)
-    inputs, targets = batch.batches(0)
-    network = training.build_model(config, dataset.num_classes, dataset.train.images[0].numel())
-    initial = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
-    told: list[dict[str, Any]] = []
-
-    def tell(name: str, step: int) -> None:
-        reports = check_theorems(network, batch.loss, inputs, targets, initial=initial, seed=config.seed)
-        title = f"{config.run_name}, seed {config.seed}, {dataset.label}: {name} (step {step}), batch of {len(inputs)}"
-        print_report(Console(), title, reports)
-        said = {"run": config.run_name, "seed": config.seed, "data": dataset.label, "network": name, "step": step}
-        told.extend(said | row for row in rows(reports))
-
-    tell("untrained", 0)
-    summary = training.run(config, show=Lines(config, parent=None))
-    say(f"{who(config)}: {ending(summary)}; record {config.run_dir}")
-    if summary["diverged_at"] is not None:
-        raise IcsbenchError(f"{config.run_dir} diverged, so there is no trained network; try a smaller optim.lr")
-    path = config.run_dir / "checkpoint.pt"
-    if not path.exists():
-        raise IcsbenchError(f"{path} is missing; delete the folder to train the run again")
-    network.load_state_dict(checkpoint.load(path, config, cpu)["model"])
-    print()
-    tell("trained", summary["steps"])
-
-    text = io.StringIO()
-    table = csv.DictWriter(text, [*told[0]], lineterminator="\n")
-    table.writeheader()
-    table.writerows(told)
-    out = out or config.run_dir / "theorems.csv"
-    write_atomically(out, lambda file: file.write(text.getvalue().encode()))
+    summary = run_lab(config, in_pool=False)
+    say(f"{who(config)}: {ending(summary)}; record {folder_of(config)}")
+    rows = rows_of(config)
+    home = replace(config, lab=None) if lab.network else config
+    if lab.show is not None:
+        lab.show(Console(), home, rows)
+    out = out or folder_of(home) / f"{lab.name}.csv"
+    _write(out, home, rows)
     print(f"written to {out}")
+
+
+def _write(path: Path, config: Config, rows: Sequence[Row]) -> None:
+    text = io.StringIO()
+    columns = dict.fromkeys(key for row in rows for key in row)
+    table = csv.DictWriter(text, ["run", "seed", *columns], lineterminator="\n")
+    table.writeheader()
+    table.writerows({"run": config.run_name, "seed": config.seed, **row} for row in rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))

@@ -14,13 +14,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from icsbench import terminal
-from icsbench.app.compose import check_sweep
+from icsbench.app.compose import check_sweep, prepare_hydra
 from icsbench.app.errors import asking_hydra
-from icsbench.app.folders import CONFIG_DIR, search_folders
+from icsbench.app.folders import CONFIG_DIR
+from icsbench.app.lab import run_lab
 from icsbench.app.overrides import as_typed
 from icsbench.app.progress import Lines, ending, say, who
-from icsbench.config import resolve
+from icsbench.config import Config, resolve
 from icsbench.errors import IcsbenchError
+from icsbench.record.writer import folder_of
 
 _SHOWING = {"-c", "--cfg", "-h", "--help", "--hydra-help", "-i", "--info", "-sc", "--shell-completion", "--version"}
 
@@ -30,7 +32,7 @@ failures: list[str] = []
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")
 def task(composed: DictConfig) -> float | None:
-    """Run one training job; return the validation accuracy that a sweeper may maximise (None where the job failed)."""
+    """Make one run; return the validation accuracy that a sweeper may maximise (None of a lab, or where it failed)."""
     hydra_config = HydraConfig.get()
     multirun = hydra_config.mode == RunMode.MULTIRUN
     in_pool = multirun and "joblib" in hydra_config.launcher["_target_"].lower()
@@ -38,10 +40,7 @@ def task(composed: DictConfig) -> float | None:
         terminal.prepare()
     try:
         config = resolve(composed)
-        from icsbench import training
-
-        show = Lines(config, parent=os.getppid() if in_pool else None)
-        summary = training.run(config, threads=1 if in_pool else None, show=show)
+        summary = _run(config, in_pool)
     except IcsbenchError as error:
         line = str(error)
         if not multirun:
@@ -51,8 +50,17 @@ def task(composed: DictConfig) -> float | None:
         error_file = Path(hydra_config.sweep.dir) / f"{hydra_config.job.num}.error"
         error_file.write_text(job, encoding="utf-8", errors="surrogateescape")
         return None
-    say(f"{who(config)}: {ending(summary)}; record {config.run_dir}")
-    return next(iter(summary["val/accuracy"].values()), None)
+    say(f"{who(config)}: {ending(summary)}; record {folder_of(config)}")
+    return next(iter(summary.get("val/accuracy", {}).values()), None)
+
+
+def _run(config: Config, in_pool: bool) -> dict[str, Any]:
+    if config.lab is not None:
+        return run_lab(config, in_pool=in_pool)
+    from icsbench import training
+
+    show = Lines(config, parent=os.getppid() if in_pool else None)
+    return training.run(config, threads=1 if in_pool else None, show=show)
 
 
 class SweepOutcome(Callback):
@@ -89,7 +97,7 @@ def launch(arguments: list[str]) -> None:
                 prepared.append("--multirun")  # Hydra takes a mode that it cannot compose for that of a single run
         # Hydra finds overrides only where they stand side by side, so the flags (and their values) go behind them.
         sys.argv = ["icsbench", *sorted(prepared, key=lambda a: a.startswith("-") or not re.match(r"~|[^=]*=", a))]
-        search_folders()
+        prepare_hydra()
         try:
             task()
         finally:

@@ -45,6 +45,8 @@ class Plan:
                     torch.set_num_threads(1)
                 seconds = 0.0
                 for config, count in runs_of:
+                    if config.lab is not None:
+                        raise IcsbenchError("the runs of a lab are not timed")
                     key = repr(sorted(item for item in config.identity().items() if item[0] != "optim.lr"))
                     if key not in timed:
                         timed[key] = seconds_of_run(config, dataset_of(config))

@@ -18,11 +18,15 @@ def say(line: str) -> None:
 
 def who(config: Config) -> str:
     """The run in a few words."""
+    if config.lab is not None:
+        return f"{config.lab.name} seed {config.seed}"
     return f"{config.norm.name} lr {config.optim.lr:g} seed {config.seed}"
 
 
 def ending(summary: dict[str, Any]) -> str:
-    """How a run ended, with its accuracies, from its ``summary.json``."""
+    """How a run ended, with its accuracies, from its ``summary.json``; of a lab, with its number of rows."""
+    if "rows" in summary:
+        return f"complete, {summary['rows']} rows"
     if not summary["test/accuracy"]:
         diverged = summary["diverged_at"]
         return ("complete" if diverged is None else f"diverged at step {diverged}") + (
@@ -37,7 +41,7 @@ def ending(summary: dict[str, Any]) -> str:
     return f"complete, {accuracies}"
 
 
-class Lines:
+class _Shown:
     """Progress as lines on stderr, one every few seconds.
 
     In a pool of processes, a run also ends itself where the sweep that started it has died.
@@ -46,20 +50,36 @@ class Lines:
     """
 
     def __init__(self, config: Config, parent: int | None) -> None:
-        self._who = who(config)
-        self._steps = config.steps
+        self._config = config
         self._parent = parent
         self._next = time.monotonic() + _SHOW_EVERY
 
-    def __call__(self, progress: Any) -> None:
-        """Show ``icsbench.training``'s progress, if the last line is long enough ago."""
+    def _due(self) -> bool:
         if self._parent is not None and os.getppid() != self._parent:
-            os.kill(os.getpid(), signal.SIGTERM)  # training ends with a checkpoint, as when it is asked to stop
+            os.kill(os.getpid(), signal.SIGTERM)  # a training ends with a checkpoint, as when it is asked to stop
         if time.monotonic() < self._next:
-            return
+            return False
         self._next = time.monotonic() + _SHOW_EVERY
-        accuracy = "" if progress.accuracy is None else f"train accuracy {progress.accuracy:.1%}, "
-        say(
-            f"{self._who}: step {progress.step}/{self._steps}, loss {progress.loss:.4g}, {accuracy}"
-            f"{progress.samples_per_second:,.0f} samples/s"
-        )
+        return True
+
+
+class Lines(_Shown):
+    """The progress of a training."""
+
+    def __call__(self, progress: Any) -> None:
+        """Show it, if the last line is long enough ago."""
+        if self._due():
+            accuracy = "" if progress.accuracy is None else f"train accuracy {progress.accuracy:.1%}, "
+            say(
+                f"{who(self._config)}: step {progress.step}/{self._config.steps}, loss {progress.loss:.4g}, "
+                f"{accuracy}{progress.samples_per_second:,.0f} samples/s"
+            )
+
+
+class Rows(_Shown):
+    """The progress of a lab."""
+
+    def __call__(self, rows: int) -> None:
+        """Show how many rows there are, if the last line is long enough ago."""
+        if self._due():
+            say(f"{who(self._config)}: {rows} rows")

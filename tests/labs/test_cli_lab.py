@@ -11,8 +11,9 @@ import pytest
 import torch
 from helpers import TINY, invoke, isolate, run_dir
 
-from icsbench.labs.theorems import STATEMENTS, check_theorems
-from icsbench.labs.theorems import rows as rows_of
+from icsbench.labs.theorems.check import check_theorems
+from icsbench.labs.theorems.reports import STATEMENTS
+from icsbench.labs.theorems.reports import rows as rows_of
 from icsbench.record.writer import load_config
 from icsbench.training import build_model, loop
 from icsbench.training.environment import dataset_of
