@@ -3,14 +3,17 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from icsbench import __version__, terminal
 from icsbench.errors import IcsbenchError
+from icsbench.members import member, members
 
 if TYPE_CHECKING:
+    from icsbench.labs.contract import Lab
     from icsbench.record.reader import Run
 
 app = typer.Typer(
@@ -20,14 +23,11 @@ app = typer.Typer(
     help="Why does Batch Normalization help? Train VGG16 without BN, with BN and with noisy BN, measure what each side "
     "of the internal-covariate-shift debate talks about, and draw the comparison.",
 )
-lab = typer.Typer(no_args_is_help=True, help="Studies of one network, besides the training runs.")
-app.add_typer(lab, name="lab")
-
 _HYDRA_COMMAND = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _complete(context: typer.Context, incomplete: str) -> list[str]:
-    from icsbench.completion import complete_override
+    from icsbench.app.completion import complete_override
 
     return complete_override(incomplete)
 
@@ -36,6 +36,16 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         help="Hydra overrides (key=value, group=option) and Hydra flags.", autocompletion=_complete, show_default=False
+    ),
+]
+ConfigDirs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config-dir",
+        "-cd",
+        help="A folder with YAML of your own: experiment/NAME.yaml, norm/NAME.yaml, lab/NAME.yaml, ...",
+        metavar="DIR",
+        show_default=False,
     ),
 ]
 Results = Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS", show_default=False)]
@@ -57,20 +67,26 @@ def _root(
 
 
 @app.command(context_settings={**_HYDRA_COMMAND, "help_option_names": []})
-def train(context: typer.Context, overrides: Overrides = None) -> None:
+def train(context: typer.Context, overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     """Train one run: icsbench train norm=noisy_bn seed=3. With --help, the whole configuration."""
-    _launch([*(overrides or []), *context.args])
+    from icsbench.app.folders import also
+
+    with also(config_dir or []):
+        _launch([*(overrides or []), *context.args])
 
 
 @app.command(context_settings=_HYDRA_COMMAND)
-def sweep(context: typer.Context, overrides: Overrides = None) -> None:
+def sweep(context: typer.Context, overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     """Train many runs (Hydra multirun): icsbench sweep norm=none,bn 'seed=range(0,6)'.
 
     Keys take several values, separated by commas; experiment=NAME is a sweep from configs/experiment, or with a name of
     your own the folder of the records. Values of results and data.root are folders as they stand, commas and all. Runs
     that are complete are skipped, unfinished ones go on. icsbench train --help shows the whole configuration.
     """
-    _launch(["hydra.mode=MULTIRUN", *(overrides or []), *context.args])
+    from icsbench.app.folders import also
+
+    with also(config_dir or []):
+        _launch(["hydra.mode=MULTIRUN", *(overrides or []), *context.args])
 
 
 @app.command(context_settings=_HYDRA_COMMAND)
@@ -87,6 +103,7 @@ def reproduce(
     list_: Annotated[
         bool, typer.Option("--list", help="List the studies, the claims they serve, and what they would cost here.")
     ] = False,
+    config_dir: ConfigDirs = None,
 ) -> None:
     """Run the studies that a scale affords, then figures, claims and report: icsbench reproduce scale=demo|cpu|paper.
 
@@ -94,32 +111,10 @@ def reproduce(
     scale=cpu. Typed again, or after an interruption, it does only what is missing. icsbench train --help shows the
     whole configuration.
     """
-    from icsbench.hydra_app import plan_of
+    from icsbench.app.folders import also
 
-    plan = plan_of([*(overrides or []), *context.args])
-    if list_:
-        from rich.console import Console
-
-        from icsbench.analysis.claims.catalogue import serves
-
-        plan.print_costs(Console(), serves)
-        return
-    failed: list[str] = []
-    for study in plan.studies:
-        try:
-            _launch(["hydra.mode=MULTIRUN", f"experiment={study}", *plan.overrides])
-        except IcsbenchError as error:
-            if plan.studies == (study,):
-                raise
-            failed.append(study)
-            print(f"icsbench: {study}: {error}", file=sys.stderr)
-            continue
-        _draw(plan.results / study, None)
-    if set(plan.studies) - set(failed):
-        _claims(plan.results, plan.results, plan.scale)
-        _report(plan.results, plan.results / "report.html", plan.scale)
-    if failed:
-        raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
+    with also(config_dir or []):
+        _reproduce([*(overrides or []), *context.args], list_)
 
 
 @app.command()
@@ -185,30 +180,96 @@ def runs(results: Results) -> None:
     print_runs(Console(), load_runs(results))
 
 
-@lab.command()
-def theorems(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Hydra overrides (key=value, group=option), as of icsbench train.",
-            autocompletion=_complete,
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="CSV file; default theorems.csv in the run's folder.", metavar="FILE")
-    ] = None,
-) -> None:
-    """Check the theorems of Santurkar et al. on a network, untrained and trained: icsbench lab theorems scale=cpu.
+class _Labs(TyperGroup):
+    """One command for each lab that is found."""
 
-    Every batch normalization, on the first training batch, in float64 and with eps = 0: the residuals of the
-    identities, how often the printed forms fail, and what reduces the gradient, by theory and as measured. The trained
-    network is that of icsbench train with the same overrides, and is trained only if that run is not there yet; the
-    default takes a few minutes. norm must be bn or noisy_bn. icsbench train --help shows the whole configuration.
-    """
-    from icsbench.hydra_app import check_theorems_of
+    def list_commands(self, ctx: Any) -> list[str]:
+        from icsbench.labs.contract import Lab
 
-    check_theorems_of(overrides or [], out)
+        return [*members("labs", Lab)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from icsbench.labs.contract import Lab
+
+        return _command_of(member("labs", Lab, cmd_name))
+
+
+labs = typer.Typer(
+    cls=_Labs,
+    invoke_without_command=True,
+    help="Run a lab, a study without a training of its own: icsbench lab NAME. Without a name, the labs.",
+)
+app.add_typer(labs, name="lab")
+
+
+@labs.callback()
+def lab(context: typer.Context) -> None:
+    """Run a lab, a study without a training of its own: icsbench lab NAME. Without a name, the labs."""
+    if context.invoked_subcommand is None:
+        from icsbench.labs.contract import Lab
+
+        for name, found in members("labs", Lab).items():
+            print(f"{name:<14} {found.label}")
+
+
+def _command_of(lab: "Lab") -> Any:
+    alone = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, add_completion=False)
+
+    @alone.command(
+        name=lab.name,
+        help=f"{lab.label}: icsbench lab {lab.name} scale=cpu.\n\n{lab.help} icsbench train --help shows the whole "
+        f"configuration, configs/lab the lab's own keys.",
+    )
+    def command(
+        overrides: Annotated[
+            list[str] | None,
+            typer.Argument(
+                help="Hydra overrides (key=value, group=option), as of icsbench train.",
+                autocompletion=_complete,
+                show_default=False,
+            ),
+        ] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="CSV file; default NAME.csv in the run's folder.", metavar="FILE")
+        ] = None,
+        config_dir: ConfigDirs = None,
+    ) -> None:
+        from icsbench.app.folders import also
+        from icsbench.app.lab import run_and_show
+
+        with also(config_dir or []):
+            run_and_show(lab, overrides or [], out)
+
+    return typer.main.get_command(alone)
+
+
+def _reproduce(arguments: list[str], list_: bool) -> None:
+    from icsbench.app.plan import plan_of
+
+    plan = plan_of(arguments)
+    if list_:
+        from rich.console import Console
+
+        from icsbench.analysis.claims.catalogue import serves
+
+        plan.print_costs(Console(), serves)
+        return
+    failed: list[str] = []
+    for study in plan.studies:
+        try:
+            _launch(["hydra.mode=MULTIRUN", f"experiment={study}", *plan.overrides])
+        except IcsbenchError as error:
+            if plan.studies == (study,):
+                raise
+            failed.append(study)
+            print(f"icsbench: {study}: {error}", file=sys.stderr)
+            continue
+        _draw(plan.results / study, None)
+    if set(plan.studies) - set(failed):
+        _claims(plan.results, plan.results, plan.scale)
+        _report(plan.results, plan.results / "report.html", plan.scale)
+    if failed:
+        raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
 
 
 def _finished(results: Path, scale: str | None) -> "list[Run]":
@@ -250,7 +311,7 @@ def _report(results: Path, out: Path, scale: str | None) -> None:
 
 
 def _launch(arguments: list[str]) -> None:
-    from icsbench.hydra_app import launch
+    from icsbench.app.launch import launch
 
     launch(arguments)
 

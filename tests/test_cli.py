@@ -16,8 +16,9 @@ from synthetic import write_run
 
 from icsbench import __version__
 from icsbench.analysis.claims.catalogue import claim_of
+from icsbench.app.folders import CONFIG_DIR
+from icsbench.app.launch import launch
 from icsbench.config import Config, resolve
-from icsbench.hydra_app import CONFIG_DIR, launch
 from icsbench.training import loop
 
 GRID = ("norm=none,bn", "seed=0,1")

@@ -36,7 +36,7 @@ def test_every_file_and_claim_beside_the_verdicts_is_there():
 
 
 def test_every_config_key_and_option_named_in_the_readme_exists():
-    from icsbench.hydra_app import CONFIG_DIR
+    from icsbench.app.folders import CONFIG_DIR
 
     named = set(re.findall(r"\b(scale|norm|experiment|model|probes|wandb|data)=([a-z]\w*)\b", README))
     assert named

@@ -172,7 +172,7 @@ def test_wandb_is_disabled_by_its_old_variable_too(monkeypatch):
 
 def test_a_disabled_mirror_does_not_import_wandb():
     snippet = (
-        "import sys; from icsbench.hydra_app import launch; launch(sys.argv[1:]); assert 'wandb' not in sys.modules"
+        "import sys; from icsbench.app.launch import launch; launch(sys.argv[1:]); assert 'wandb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", snippet, *TINY], check=True, capture_output=True)
     assert (run_dir() / "summary.json").exists()

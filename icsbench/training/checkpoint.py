@@ -8,6 +8,7 @@ import torch
 from icsbench.atomic import write_atomically
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
+from icsbench.record.writer import names_of
 
 FORMAT = 1
 
@@ -32,7 +33,8 @@ def load(path: Path, config: Config, device: torch.device) -> dict[str, Any]:
         raise IcsbenchError(f"the checkpoint is not one of icsbench's; {advice}")
     if state.get("format") != FORMAT:
         raise IcsbenchError(f"the checkpoint has format {state.get('format')}, this version reads {FORMAT}; {advice}")
-    if (state["fingerprint"], state["seed"]) != (config.fingerprint, config.seed):
+    fingerprints = [fingerprint for _, fingerprint in names_of(config)]
+    if state["fingerprint"] not in fingerprints or state["seed"] != config.seed:
         raise IcsbenchError(
             f"the checkpoint belongs to another run ({state['fingerprint']} seed {state['seed']}, "
             f"not {config.fingerprint} seed {config.seed}); {advice}"

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from icsbench.probes.shift import is_scheduled
 from icsbench.training.environment import choose_device
 from icsbench.training.evaluation import protocols_of
 from icsbench.training.loop import update_probe_of
+from icsbench.training.optimizers import build_optimizer
 from icsbench.training.task import KNOWN_IMAGES, Task, build_model
 
 _STEPS = 3
@@ -28,8 +30,8 @@ def seconds_of_run(config: Config, dataset: Dataset) -> float:
     """
     device = choose_device(config.device)
     task = Task(config, dataset, device)
-    model = build_model(config, dataset.num_classes, dataset.train.images[0].numel()).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-12)
+    model = build_model(config, dataset.num_classes).to(device)
+    optimizer = build_optimizer(model.parameters(), replace(config.optim, lr=1e-12))
     update_probe = update_probe_of(config, model, task)
     batches = iter(range(1_000_000))
     model.train()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from icsbench.data import Split, normalise
-from icsbench.norms import batch_norms, noise_modules
+from icsbench.members import member
+from icsbench.norms import Norm, batch_norms, noise_modules
 from icsbench.probes import undisturbed
 from icsbench.streams import stream_seed
 
@@ -35,8 +36,9 @@ KNOWN = Protocol("recalibrated", False)
 
 def protocols_of(norm: str) -> list[Protocol]:
     """The protocols under which a network with this norm can differ; the first is the customary one."""
-    statistics = ("running",) if norm in ("none", "noise") else ("running", "recalibrated", "batch")
-    noise = (False, True) if norm in ("noisy_bn", "noise") else (False,)
+    regime = member("norms", Norm, norm)
+    statistics = ("running", "recalibrated", "batch") if regime.keeps_statistics else ("running",)
+    noise = (False, True) if regime.draws_noise else (False,)
     return [Protocol(s, n) for n in noise for s in statistics]
 
 

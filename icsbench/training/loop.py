@@ -14,7 +14,7 @@ import torch
 
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
-from icsbench.models import MLP, VGG, DeepLinear
+from icsbench.models import Network
 from icsbench.norms import noise_modules
 from icsbench.probes import ShiftProbe, UpdateProbe
 from icsbench.probes.shift import is_scheduled
@@ -24,6 +24,7 @@ from icsbench.tracking import Mirror
 from icsbench.training import checkpoint
 from icsbench.training.environment import dataset_of, refuse_other_data, settle_environment
 from icsbench.training.evaluation import KNOWN, Protocol, hits, known_protocol, protocols_of
+from icsbench.training.optimizers import build_optimizer
 from icsbench.training.task import Task, build_model
 
 LEFT_CHANCE = 2.0
@@ -85,18 +86,13 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
     environment = settle_environment(config, record, dataset, threads)
     device = torch.device(environment["device"])
     task = Task(config, dataset, device)
-    model = build_model(config, dataset.num_classes, dataset.train.images[0].numel())
+    model = build_model(config, dataset.num_classes)
     model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     noise = torch.Generator(device).manual_seed(stream_seed(config.seed, "noise"))
     for module in noise_modules(model):
         module.generator = noise
         module.coarse = config.amp  # the probes, in float32, then see the draw of the update
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.optim.lr,
-        momentum=config.optim.momentum,
-        weight_decay=config.optim.weight_decay,
-    )
+    optimizer = build_optimizer(model.parameters(), config.optim)
     probes = config.probes
     probe = None
     if probes.shift:
@@ -280,7 +276,7 @@ def _outcome(outcome: dict[str, Any], chance: float | None) -> str:
     return "trained" if chance is None or outcome["train/accuracy"] >= LEFT_CHANCE * chance else "chance"
 
 
-def update_probe_of(config: Config, model: VGG | MLP | DeepLinear, task: Task) -> UpdateProbe | None:
+def update_probe_of(config: Config, model: Network, task: Task) -> UpdateProbe | None:
     """The probe of a run's own updates; None where neither ICS nor landscape is asked for."""
     probes = config.probes
     layers = [(path, f"{path}.transform") for path, _ in model.layers()] if probes.ics else []

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from torch.nn import functional as F
 from icsbench.config import Config
 from icsbench.data import Batches, Dataset, FullBatch, Split, normalise
 from icsbench.errors import IcsbenchError
-from icsbench.models import MLP, VGG, DeepLinear
-from icsbench.norms import build_norm
+from icsbench.members import member
+from icsbench.models import Model, Network
+from icsbench.norms import Norm
 from icsbench.streams import stream_seed
 from icsbench.training.evaluation import Protocol, accuracies
 
@@ -23,28 +23,16 @@ _SHARE = 0.05
 _PASSES_OF_AN_UPDATE = 3  # forward, and backward, which is two
 
 
-def build_model(config: Config, num_classes: int | None, in_features: int = 3 * 32 * 32) -> VGG | MLP | DeepLinear:
-    """The network of a config, initialised from the run's "init" stream, on the CPU.
+def build_model(config: Config, num_classes: int | None) -> Network:
+    """The network of a config with its norm, with the initial weights of the run's seed, on the CPU.
 
-    In float32; the deep linear network in float64, because the smallest moves along its gradient drown in rounding
-    otherwise.
-
-    :param num_classes: size of a classifier's output.
-    :param in_features: values of one input, which an MLP needs to know.
+    :param num_classes: size of a classifier's output; None for a regression.
     """
-
-    def make_norm(features: int, dimensions: int) -> nn.Module:
-        return build_norm(num_features=features, dimensions=dimensions, **asdict(config.norm))
-
-    model = config.model
-    start: dict[str, Any] = {"init": model.init, "init_std": model.init_std, "seed": config.seed}
+    model = member("models", Model, config.model.name)
+    norm = member("norms", Norm, config.norm.name).bound(config.norm)
     with torch.random.fork_rng(devices=[]):
-        if model.depth is None or model.units is None:
-            shape: dict[str, Any] = {"width": model.width, "head": model.head, "head_norm": model.head_norm}
-            return VGG(model.name, num_classes or 0, make_norm, **shape, **start)
-        if model.name == "mlp":
-            return MLP(in_features, num_classes or 0, make_norm, depth=model.depth, units=model.units, **start)
-        return DeepLinear(model.units, make_norm, depth=model.depth, **start).double()
+        network = model.build(config.model, norm, shape=config.data.shape, num_classes=num_classes, seed=config.seed)
+    return network.to(model.dtype)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def test_the_catalogue_is_complete_and_consistent():
 
 
 def test_every_measure_is_used_and_every_study_is_an_experiment():
-    from icsbench.hydra_app import CONFIG_DIR
+    from icsbench.app.folders import CONFIG_DIR
 
     assert {part.measure for claim in CLAIMS for part in claim.parts} == MEASURES.keys() == PLANT.keys()
     experiments = {path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")}

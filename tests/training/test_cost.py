@@ -5,8 +5,8 @@ import torch
 from helpers import PROBED, TINY, isolate, rows
 
 import icsbench.training.evaluation as evaluation
+from icsbench.app.compose import composed
 from icsbench.data import load_dataset
-from icsbench.hydra_app import _composed
 from icsbench.training import cost, run
 from icsbench.training.task import Task
 
@@ -16,7 +16,7 @@ def configs(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)
 
     def of(*overrides):
-        return _composed([*TINY, *overrides])
+        return composed([*TINY, *overrides])
 
     return of
 
