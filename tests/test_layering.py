@@ -35,7 +35,7 @@ ALLOWED = {
     "data": {"errors", "streams"},
     "norms": {"errors", "options"},
     "models": {"streams", "options", "norms"},
-    "probes": {"errors", "streams", "norms"},
+    "probes": {"errors", "members", "streams", "norms", "record"},
     "training": {
         *("errors", "members", "options", "atomic", "streams", "source", "config", "record", "tracking", "data"),
         *("norms", "models", "probes"),
@@ -112,6 +112,10 @@ def test_imports_point_one_way(module):
 def test_what_reads_records_does_not_reach_what_trains(name):
     assert not reached(name) & TRAINS
     assert not outside(reached(name)) & HEAVY
+
+
+def test_the_names_of_a_record_need_nothing():
+    assert [*imported(TREES["record.schema"])] == []
 
 
 def test_the_test_sees_imports():
