@@ -6,7 +6,8 @@ from fractions import Fraction
 from typing import Any
 
 from icsbench.errors import IcsbenchError
-from icsbench.record.reader import Run
+from icsbench.record import legacy
+from icsbench.record.reader import Regime, Run
 
 # In the order in which they are tried to tell apart groups of one experiment.
 _SHARED_SETTINGS = (
@@ -40,8 +41,6 @@ _SHARED_SETTINGS = (
 )
 _SWEPT = {"batch_size": ("batch_size", "steps", "recalibration_batches")}
 """Settings that an experiment sweeps over, with all that hangs on them: they do not divide its runs into groups."""
-
-_REGIMES = ("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf")
 
 _SCALES = {
     "demo": {"data.name": "digits", "model.width": 0.125, "batch_size": 64},
@@ -82,16 +81,16 @@ class NotMeasured(IcsbenchError):
     """A figure cannot be drawn from these records, which are sound but do not hold what it shows."""
 
 
-def regime_order(regime: str) -> tuple[int, str]:
-    """Sort key: the network as it is, BN, BN with noise, noise alone, l_p normalisation, then any other by name."""
-    return (_REGIMES.index(regime) if regime in _REGIMES else len(_REGIMES), regime)
+def regime_order(regime: Regime) -> tuple[float, str]:
+    """Sort key: the place that a regime has among others, then its name."""
+    return (regime.order, regime)
 
 
 @dataclass(frozen=True)
 class Condition:
     """The seeds of one configuration: one regime at one learning rate."""
 
-    regime: str
+    regime: Regime
     lr: float
     runs: tuple[Run, ...]
 
@@ -142,6 +141,24 @@ class Group:
             Condition(members[0].regime, members[0].lr, tuple(sorted(members, key=lambda run: run.seed)))
             for _, members in sorted(folders.items(), key=lambda item: item[0])
         ]
+
+    def select(self, **settings: Any) -> Condition:
+        """The one cell with these settings: ``norm`` (its name), ``lr``, or dotted keys of the config.
+
+        ``group.select(norm="noisy_bn", lr=0.1, **{"norm.strength": 2})``
+
+        :raises NotMeasured: no cell has them, or more than one.
+        """
+        found = [cell for cell in self.conditions if all(_setting(cell, key) == settings[key] for key in settings)]
+        if len(found) == 1:
+            return found[0]
+        further = [f"{key} {value}" for key, value in settings.items() if key not in ("norm", "lr")]
+        what = f" of {settings['norm']}" if "norm" in settings else ""
+        what += f" at learning rate {settings['lr']:g}" if "lr" in settings else ""
+        what += f" with {' and '.join(further)}" if further else ""
+        if not found:
+            raise NotMeasured(f"{self.name} has no finished run{what}")
+        raise NotMeasured(f"{self.name} has {len(found)} settings{what}, which must not be pooled")
 
     @property
     def single_conditions(self) -> list[Condition]:
@@ -214,6 +231,11 @@ class Group:
             f"data fingerprint {_several(_data(run)['fingerprint'] for run in self.runs)}, "
             f"seeds {', '.join(map(str, sorted({run.seed for run in self.runs})))}"
         )
+
+
+def _setting(cell: Condition, key: str) -> Any:
+    named = {"norm": cell.regime, "lr": cell.lr}
+    return named[key] if key in named else cell.runs[0].setting(key, legacy.DEFAULTS.get(key))
 
 
 def _enumerated(values: Sequence[float]) -> str:

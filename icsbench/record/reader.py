@@ -4,7 +4,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from icsbench.errors import IcsbenchError
+from icsbench.record import legacy
 from icsbench.record.seal import SEAL
 from icsbench.record.strict_json import loads
 
@@ -23,6 +24,60 @@ Status = Literal["complete", "diverged", "chance", "incomplete", "running", "fai
 
 _STATUS_OF_OUTCOME: dict[str, Status] = {"trained": "complete", "diverged": "diverged", "chance": "chance"}
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PLAIN_LOOK = {"order": math.inf, "color": "#7F7F7F", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "p"}
+
+
+class Regime(str):
+    """The name of a norm, or of the lab of a lab's run, with how tables and figures show it.
+
+    ``label``: the name for people. ``order``: its place among others, the smallest first. ``color``: ``#rrggbb``.
+    ``linestyle`` and ``marker``: as matplotlib has them. A name that comes without a look is grey, its own label, and
+    last.
+    """
+
+    label: str
+    order: float
+    color: str
+    linestyle: str | tuple[float, tuple[float, ...]]
+    marker: str
+
+    def __new__(cls, name: str, look: Mapping[str, Any] | None = None) -> "Regime":
+        """A name, and those parts of its look that are known."""
+        regime = super().__new__(cls, name)
+        full = {"label": name, **_PLAIN_LOOK, **(look or {})}
+        regime.label, regime.order, regime.color, regime.marker = (
+            full[k] for k in ("label", "order", "color", "marker")
+        )
+        line = full["linestyle"]
+        regime.linestyle = line if isinstance(line, str) else (line[0], tuple(line[1]))
+        return regime
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_line(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in ("-", "--", "-.", ":")
+    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], list):
+        return False
+    dashes = value[1]
+    sound = all(_is_number(number) and number >= 0 for number in dashes) and sum(dashes) > 0
+    return _is_number(value[0]) and sound and len(dashes) % 2 == 0
+
+
+_LOOK: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "label": (lambda value: isinstance(value, str) and bool(value), "a text"),
+    "order": (_is_number, "a number"),
+    "color": (lambda value: isinstance(value, str) and bool(re.fullmatch("#[0-9a-fA-F]{6}", value)), "#rrggbb"),
+    "linestyle": (_is_line, '"-", "--", "-.", ":" or [offset, [on, off, ...]]'),
+    "marker": (
+        lambda value: isinstance(value, str) and bool(re.fullmatch(r"[.,ov^<>1-48spP*hH+xXDd|_]", value)),
+        "a marker of matplotlib, one character",
+    ),
+}
+"""Of each part of a look in ``environment.json``: whether a value fits, and what would."""
 
 
 class Metrics:
@@ -94,7 +149,7 @@ class Run:
 
     path: Path
     config: dict[str, Any]
-    regime: str
+    regime: Regime
     seed: int
     status: Status
     summary: dict[str, Any]
@@ -280,19 +335,32 @@ def _load_run(path: Path) -> Run:
     if not isinstance(config, dict):
         raise IcsbenchError(f"{config_path}: not a YAML mapping; the record is damaged, run it again")
     seed = _required(config, "seed", config_path)
-    regime = _required(config, "norm.name", config_path)
+    regime = str(_required(config, "norm.name", config_path))
+    environment = _read_json(path / "environment.json")
     summary = _read_json(path / "summary.json")
     failure = _read_json(path / "failure.json")
     return Run(
         path=path,
         config=config,
-        regime=regime,
+        regime=_regime(regime, environment, path / "environment.json"),
         seed=seed,
         status=_status(path, summary, failure),
         summary=summary,
-        environment=_read_json(path / "environment.json"),
+        environment=environment,
         error=failure.get("error"),
     )
+
+
+def _regime(name: str, environment: dict[str, Any], path: Path) -> Regime:
+    if "regime" not in environment:
+        return Regime(name, legacy.LOOKS.get(name))
+    look = environment["regime"]
+    if not isinstance(look, dict):
+        raise IcsbenchError(f"{path}: regime is {look!r}; it would be an object with {', '.join(_LOOK)}")
+    for key, (fits, what) in _LOOK.items():
+        if key in look and not fits(look[key]):
+            raise IcsbenchError(f"{path}: regime.{key} is {look[key]!r}; it would be {what}")
+    return Regime(name, {key: look[key] for key in _LOOK if key in look})
 
 
 def _status(path: Path, summary: dict[str, Any], failure: dict[str, Any]) -> Status:
