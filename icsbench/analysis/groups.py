@@ -188,21 +188,6 @@ class Group:
         return _model(self.runs[0])
 
     @property
-    def kind(self) -> str:
-        """What the runs are: ``training``, or ``lab``."""
-        return "training"
-
-    @property
-    def units(self) -> bool:
-        """Whether the channels of every layer are single units."""
-        return self.network == "mlp"
-
-    @property
-    def factors(self) -> tuple[str, ...]:
-        """The keys in which the runs may differ: what the study varies, the norm, the learning rate."""
-        return (*_SWEPT.get(str(self.runs[0].setting("experiment")), ())[:1], "norm", "optim.lr")
-
-    @property
     def num_classes(self) -> int:
         """The number of classes; guessing is right once in so many. Raises NotMeasured for a regression."""
         number = _data(self.runs[0])["num_classes"]
