@@ -7,10 +7,11 @@ import yaml
 from synthetic import DLN, MLP, write_run
 
 from icsbench.analysis import verdicts
-from icsbench.analysis.groups import _SCALES, Group, NotMeasured, group_runs
+from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.analysis.tables import markdown, result_table
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
+from icsbench.record import legacy
 from icsbench.record.reader import load_runs
 
 SCALE_FILES = Path(__file__).resolve().parents[2] / "configs" / "scale"
@@ -32,8 +33,9 @@ def facts(root):
 
 
 def test_the_scales_are_those_of_the_configuration():
-    assert {file.stem for file in SCALE_FILES.glob("*.yaml")} == _SCALES.keys()
-    for name, scale in _SCALES.items():
+    scales = legacy.model({"model.name": "vgg16"})["scales"]
+    assert {file.stem for file in SCALE_FILES.glob("*.yaml")} == scales.keys()
+    for name, scale in scales.items():
         written = yaml.safe_load((SCALE_FILES / f"{name}.yaml").read_text())
         data = next(entry["override /data"] for entry in written["defaults"])
         found = {"data.name": data, "model.width": written["model"]["width"]}

@@ -10,7 +10,8 @@ from synthetic import LAYERS, write_run, write_study
 
 from icsbench.analysis.groups import Group, group_runs
 from icsbench.errors import IcsbenchError
-from icsbench.record.reader import Metrics, load_runs
+from icsbench.record.metrics import Metrics
+from icsbench.record.reader import load_runs
 
 SHORT = {"steps": 200, "layers": LAYERS[:3]}
 
@@ -187,32 +188,39 @@ def test_lists_of_unequal_length_or_none_are_one_clear_line(tmp_path, values):
         metrics.lists("l")
 
 
-def test_quantiles_of_a_layer(tmp_path):
+def test_the_channels_of_a_layer(tmp_path):
     options = {"steps": 20, "layers": ["fc1", "fc2"], "channels": [3, 4]}
     path = write_run(tmp_path, **options)
     run = only(path)
     with np.load(path / "probes" / "shift" / "step-00000016.npz") as file:
         arrays = dict(file)
-    assert np.array_equal(run.quantiles(16, "fc2"), arrays["quantiles_preactivation"][:, 3:])
+    assert np.array_equal(
+        run.channels_of("shift", 16, "quantiles_preactivation", "fc2"), arrays["quantiles_preactivation"][:, 3:]
+    )
     with pytest.raises(IcsbenchError, match="no probe of fc3; the probed layers are fc1, fc2"):
-        run.quantiles(16, "fc3")
+        run.channels_of("shift", 16, "quantiles_preactivation", "fc3")
     arrays["quantiles_preactivation"] = arrays["quantiles_preactivation"][:, 1:]
     np.savez(path / "probes" / "shift" / "step-00000016.npz", **arrays)
-    with pytest.raises(IcsbenchError, match=r"quantiles of shape \(3, 6\), where layers.json has 7 channels"):
-        only(path).quantiles(16, "fc2")
+    with pytest.raises(
+        IcsbenchError, match=r"quantiles_preactivation of shape \(3, 6\), where layers.json has 7 channels"
+    ):
+        only(path).channels_of("shift", 16, "quantiles_preactivation", "fc2")
 
 
-def test_histogram(tmp_path):
+HISTOGRAM = ("histogram_counts_preactivation", "histogram_edges_preactivation")
+
+
+def test_the_arrays_of_a_probe(tmp_path):
     path = write_run(tmp_path, **SHORT)
     run = only(path)
-    assert run.probe_steps == [0, 1, 2, 4, 8, 16, 32, 64, 99, 100, 199, 200]
-    counts, edges = run.histogram(99)
+    assert run.steps_of("shift") == [0, 1, 2, 4, 8, 16, 32, 64, 99, 100, 199, 200]
+    counts, edges = run.arrays("shift", 99, *HISTOGRAM)
     with np.load(path / "probes" / "shift" / "step-00000099.npz") as arrays:
         assert np.array_equal(counts, arrays["histogram_counts_preactivation"])
         assert np.array_equal(edges, arrays["histogram_edges_preactivation"])
     assert counts.shape == (3, 64) and edges.shape == (3, 65)
     with pytest.raises(IcsbenchError, match="no such probe"):
-        run.histogram(3)
+        run.arrays("shift", 3, *HISTOGRAM)
 
 
 @pytest.mark.parametrize("keep", [0, 100, -200])
@@ -221,14 +229,14 @@ def test_truncated_probe_is_one_clear_line(tmp_path, keep):
     probe = path / "probes" / "shift" / "step-00000100.npz"
     probe.write_bytes(probe.read_bytes()[:keep])
     with pytest.raises(IcsbenchError, match=r"step-00000100.npz: damaged"):
-        only(path).histogram(100)
+        only(path).arrays("shift", 100, *HISTOGRAM)
 
 
 def test_damaged_layers(tmp_path):
     path = write_run(tmp_path, **SHORT)
     (path / "probes" / "shift" / "layers.json").write_text('[{"depth": 1}]')
     with pytest.raises(IcsbenchError, match=r"layers\.json"):
-        _ = only(path).layers
+        only(path).layers_of("shift")
 
 
 def test_groups_are_named_by_what_tells_them_apart(tmp_path):
