@@ -7,11 +7,11 @@ import textwrap
 
 import pytest
 from helpers import invoke
-from synthetic import CONVS, write_run, write_study
+from synthetic import CONVS, write_lab, write_run, write_study
 
 from icsbench import figures, members
 from icsbench.analysis.files import Drawn
-from icsbench.analysis.groups import Group, NotMeasured, group_runs
+from icsbench.analysis.groups import NotMeasured, group_runs
 from icsbench.analysis.quantities.lab import lab_rows
 from icsbench.errors import IcsbenchError
 from icsbench.figures.contract import Figure
@@ -126,17 +126,55 @@ def test_two_figures_of_one_name_are_refused(tmp_path, theirs):
         planned(tmp_path / "results")
 
 
-def test_a_figure_of_a_lab_is_for_runs_of_labs_alone(tmp_path, theirs, monkeypatch):
-    write_run(tmp_path, "bn", 0, **SHORT)
-    text = textwrap.dedent(THEIRS).replace('name="theirs"', 'name="theirs", kind="lab", per_lr=False')
-    (theirs / "figure.py").write_text(text)
-    assert "theirs" not in planned(tmp_path)
-    monkeypatch.setattr(Group, "kind", "lab")
-    assert planned(tmp_path) == ["theirs"]
+LAB = """
+    from icsbench.analysis.quantities.lab import lab_rows
+    from icsbench.figures.caption import caption
+    from icsbench.figures.contract import Figure
+    from icsbench.figures.style import Page
+
+    def draw(group, runs, text):
+        page = Page(2.0, text, top=0.5, bottom=0.4, left=0.5, right=0.2)
+        [[axes]] = page.axes(1, 1)
+        for of_run in runs:
+            axes.plot(of_run["step"], of_run["walk/distance"])
+        return page.figure
+
+    FIGURE = Figure(
+        name="walk",
+        order=10,
+        kind="lab",
+        numbers=lab_rows,
+        caption=lambda group, runs: caption(group, "Walked."),
+        draw=draw,
+        applies=lambda group: group.runs[0].regime == "walk",
+    )
+"""
+
+
+def test_a_figure_of_a_lab_is_for_runs_of_labs_alone(tmp_path, theirs):
+    (theirs / "figure.py").write_text(textwrap.dedent(LAB))
+    write_study(tmp_path / "results", ("none", "bn"), 1, **SHORT)
+    for seed in (0, 1):
+        write_lab(tmp_path / "results", seed=seed, label="Walk")
+    write_lab(tmp_path / "results", "run", experiment="runs", label="Run")
+    groups = {group.name: group for group in group_runs(load_runs(tmp_path / "results"))}
+    assert {name: [figure for figure, *_ in figures.plan(group)] for name, group in groups.items()} == {
+        **{"walks": ["walk"], "runs": []},
+        "three_regimes": ["accuracy", "ridges", "moments", "heatmap", "protocols"],
+    }
+    files = figures.draw_all(load_runs(tmp_path / "results"), tmp_path / "figures", lambda line: None)
+    drawn = [str(file.relative_to(tmp_path / "figures")) for file in files if "walk" in file.name]
+    assert drawn == ["walks/walk.pdf", "walks/walk.png", "walks/walk.csv"]
+    with open(tmp_path / "figures" / "walks" / "walk.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["seed"], row["step"], row["walk/distance"]) for row in rows][9:11] == [
+        ("0", "9", "9"),
+        ("1", "0", "1"),
+    ]
 
 
 def test_rows_of_a_lab_are_columns(tmp_path):
-    path = write_run(tmp_path, "bn", 3, **SHORT)
+    path = write_lab(tmp_path, seed=3)
     rows = [{"step": 0, "depth": 2, "name": "a"}, {"step": 1, "depth": 4.5}, {"step": 1, "sizes": [1, 2]}]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (found,) = lab_rows(group_of(tmp_path))

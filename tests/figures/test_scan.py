@@ -3,7 +3,10 @@ import math
 
 import numpy as np
 import pytest
+import yaml
+from layout import assert_texts_apart
 from planted import PLAIN, RATES, SIZES, STRENGTHS, write
+from synthetic import write_run
 
 from icsbench.analysis.groups import NotMeasured, group_runs
 from icsbench.figures import scan
@@ -94,7 +97,7 @@ def test_noise_is_placed_by_the_shift_that_it_makes(tmp_path):
         for seed in range(2):
             write(tmp_path, "dose", "noisy_bn", seed, strength=strength, mean=shift * 2.0 ** (2 * seed - 1))
     found = of(scan.scans(group_of(tmp_path)), TRAIN_ACCURACY, "noisy_bn")
-    assert found.setting == scan.SHIFT
+    assert found.setting == scan.MEAN_SHIFT
     assert found.x == pytest.approx(np.array([*STRENGTHS.values()]))
     assert found.labels == ("noise × 0", "noise × 1", "noise × 2", "noise × 4")
 
@@ -125,3 +128,67 @@ def test_batch_sizes_of_another_experiment_stay_apart(tmp_path):
     for size in SIZES:
         write(tmp_path, "mine", "bn", 0, batch_size=size)
     assert len(group_runs(load_runs(tmp_path))) == 3
+
+
+def depths(root, *sizes, regimes=("none", "bn"), **options):
+    """A study of the depth of a network that this package does not have."""
+    for depth in sizes:
+        model = {"name": "ours", "depth": depth, "init": "glorot"}
+        options |= {"experiment": "depths", "model": model, "width": depth, "factors": {"model.depth": []}}
+        for regime in regimes:
+            write_run(root, regime, 0, steps=100, probes=False, **options)
+
+
+def test_a_factor_that_nobody_names_is_swept_by_its_key(tmp_path):
+    depths(tmp_path, 2, 8, 32)
+    group = group_of(tmp_path)
+    assert scan.swept(group) == "model.depth" and scan.FIGURE.applies(group)
+    found = of(scan.scans(group), TEST_ACCURACY, "bn")
+    assert (found.setting, found.x.tolist(), found.labels) == ("model.depth", [2, 8, 32], ("2", "8", "32"))
+    with house_style():
+        figure, rows = scan.FIGURE.page(group)
+        assert_texts_apart(figure)
+    assert {row["setting"] for row in rows} == {"model.depth"} and len(rows) == 2 * 2 * 3
+    assert [axes.get_xscale() for axes in figure.axes] == ["log", "log"]
+
+
+def test_a_factor_with_zero_has_a_linear_axis(tmp_path):
+    depths(tmp_path, 0, 1, 2)
+    with house_style():
+        figure, _ = scan.FIGURE.page(group_of(tmp_path))
+        figure.draw_without_rendering()
+    assert [axes.get_xscale() for axes in figure.axes] == ["linear", "linear"]
+    assert figure.axes[0].get_xlim()[0] < 0
+
+
+def test_factors_of_the_study_come_before_the_learning_rate(tmp_path):
+    depths(tmp_path, 2, 8, 32)
+    for lr in (0.2, 0.4):
+        write_run(
+            tmp_path,
+            "l1",
+            0,
+            steps=100,
+            probes=False,
+            experiment="depths",
+            lr=lr,
+            model={"name": "ours", "depth": 2, "init": "glorot"},
+            factors={"model.depth": []},
+        )
+    group = group_of(tmp_path)
+    assert len(group.lrs) == 3 and scan.swept(group) == "model.depth"
+    with pytest.raises(NotMeasured, match=r"a second setting of l1 at model\.depth 2"):
+        scan.scans(group)
+
+
+def test_a_regime_without_the_setting_is_not_called_after_it(tmp_path):
+    for strength, shift in STRENGTHS.items():
+        write(tmp_path, "dose", "noisy_bn", 0, strength=strength, mean=shift)
+    path = write(tmp_path, "dose", "none", 0)
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    del config["norm"]["strength"]
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    found = scan.scans(group_of(tmp_path))
+    assert of(found, TRAIN_ACCURACY, "none").labels == ("",)
+    assert of(found, TRAIN_ACCURACY, "none").x == pytest.approx([PLAIN["mean"]])
+    assert of(found, TRAIN_ACCURACY, "noisy_bn").labels == ("noise × 0", "noise × 1", "noise × 2", "noise × 4")
