@@ -45,7 +45,7 @@ ALLOWED = {
         "training",
     },
     "analysis": {"errors", "atomic", "record"},
-    "figures": {"errors", "record", "analysis"},
+    "figures": {"errors", "members", "record", "analysis"},
     "report": {"errors", "record", "analysis", "figures"},
     "app": {"errors", "terminal", "atomic", "config", "members", "record", "labs", "training"},
     "cli": {"errors", "members", "terminal", "labs", "app", "record", "analysis", "figures", "report"},
