@@ -13,7 +13,7 @@ from rich.text import Text
 
 from icsbench.analysis.files import csv_bytes, write_file
 from icsbench.analysis.groups import Condition, Group, group_runs
-from icsbench.analysis.quantities.curves import protocol_order, protocols
+from icsbench.analysis.quantities.protocols import protocol_order, protocols
 from icsbench.analysis.statistics import Interval, mean_interval, paired_difference, paired_ratio
 from icsbench.record.reader import Run
 

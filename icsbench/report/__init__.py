@@ -16,7 +16,7 @@ from markupsafe import Markup
 from icsbench import __version__
 from icsbench.analysis.files import write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, regime_order
-from icsbench.analysis.quantities.curves import protocols
+from icsbench.analysis.quantities.protocols import protocols
 from icsbench.analysis.verdicts import (
     FEWEST_SEEDS,
     LEVEL,
@@ -29,8 +29,8 @@ from icsbench.analysis.verdicts import (
     used_of,
 )
 from icsbench.figures import plan
-from icsbench.figures.style import regime_style
-from icsbench.record.reader import Run
+from icsbench.record.legacy import LOOKS
+from icsbench.record.reader import Regime, Run
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
 
@@ -108,7 +108,7 @@ def _templates() -> Environment:
         "dot_plot": dot_plot,
         "papers": _papers,
         "tests_disagree": _tests_disagree,
-        "label": lambda regime: regime_style(regime).label,
+        "label": lambda regime: Regime(regime, LOOKS.get(regime)).label,
         "protocols": protocols,
         "row": _row,
         "number": _number,

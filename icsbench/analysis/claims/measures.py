@@ -14,23 +14,20 @@ from typing import NamedTuple
 import numpy as np
 
 from icsbench.analysis.groups import Group, NotMeasured
-from icsbench.analysis.quantities import optimisation
-from icsbench.analysis.quantities.curves import (
+from icsbench.analysis.quantities import updates
+from icsbench.analysis.quantities.protocols import final_accuracy
+from icsbench.analysis.quantities.shift import (
     MEAN_PER_STEP,
-    TRAIN_ACCURACY,
-    TRAIN_LOSS,
     VARIANCE_PER_STEP,
-    chosen_layers,
     last_hidden_layer,
     percentile_drift,
+    step_shift,
 )
+from icsbench.analysis.quantities.training import accuracy_to_the_end, chance_of, last_tenth
+from icsbench.analysis.quantities.updates import window_of
 from icsbench.analysis.statistics import Floats
 from icsbench.record.reader import Layer, Run
-
-CUSTOMARY = "running-off"
-RECALIBRATED = "recalibrated-off"
-LEFT_CHANCE = 2.0
-"""A run ends off chance where its training accuracy is at least this many times 1 / number of classes."""
+from icsbench.record.schema import LEFT_CHANCE, TRAIN_LOSS
 
 _PAPERS_LR = 0.1
 _PAPERS_DLN_LR = 1e-7
@@ -105,50 +102,8 @@ def _combined(parts: Mapping[str, _Runs], value: Callable[..., float]) -> Measur
 # --- accuracy --------------------------------------------------------------------------------------------------------
 
 
-def _chance(run: Run) -> float:
-    classes = run.environment["data"]["num_classes"]
-    if classes is None:
-        raise NotMeasured("a regression has no accuracy")
-    return 1 / int(classes)
-
-
-def _accuracy_curve(run: Run) -> tuple[Floats, Floats]:
-    """Steps and training accuracy; from where a run diverged on, that of chance."""
-    steps, accuracy = run.metrics.series(TRAIN_ACCURACY)
-    if not len(steps):
-        raise NotMeasured(f"{run.path} has no {TRAIN_ACCURACY}")
-    diverged = run.summary.get("diverged_at")
-    if diverged is None:
-        return steps.astype(float), accuracy
-    total, every = int(run.setting("steps")), int(run.setting("log_every", 10))
-    after = np.arange(steps[-1] + every, total + 1, every, dtype=float)
-    accuracy = np.where(steps > diverged, _chance(run), accuracy)
-    return np.concatenate([steps, after]), np.concatenate([accuracy, np.full(len(after), _chance(run))])
-
-
-def last_tenth(run: Run) -> float:
-    """Training accuracy, the mean over the rows of the last tenth of the steps; from where it diverged on, chance."""
-    steps, accuracy = _accuracy_curve(run)
-    return float(accuracy[steps > _FIRST_OF_LAST * int(run.setting("steps"))].mean())
-
-
 def _whole_mean(run: Run) -> float:
-    return float(_accuracy_curve(run)[1].mean())
-
-
-def _at_end(run: Run, split: str, protocol: str) -> float:
-    """Final accuracy under a protocol; of a run that diverged, that of chance."""
-    if run.status == "diverged":
-        return _chance(run)
-    value = run.final_accuracy(split).get(protocol, math.nan)
-    if not math.isfinite(value):
-        raise NotMeasured(f"{run.path} has no {split} accuracy under {protocol}")
-    return value
-
-
-def final_accuracy(run: Run, split: str = "test") -> float:
-    """Final accuracy by the statistics of the population: recomputed after training where a norm keeps any."""
-    return _at_end(run, split, CUSTOMARY if run.regime in ("none", "noise") else RECALIBRATED)
+    return float(accuracy_to_the_end(run)[1].mean())
 
 
 def _difference(a: str, b: str, of_run: Callable[[Run], float], group: Group) -> Measured:
@@ -157,14 +112,14 @@ def _difference(a: str, b: str, of_run: Callable[[Run], float], group: Group) ->
 
 def _speed_up(group: Group) -> Measured:
     def ratio(bn: Run, none: Run) -> float:
-        goal = max(min(last_tenth(bn), last_tenth(none)), LEFT_CHANCE * _chance(none))
+        goal = max(min(last_tenth(bn), last_tenth(none)), LEFT_CHANCE * chance_of(none))
         return _steps_to(none, goal) / _steps_to(bn, goal)
 
     return _combined({"bn": _main(group, "bn"), "none": _main(group, "none")}, ratio)
 
 
 def _steps_to(run: Run, goal: float) -> float:
-    steps, accuracy = _accuracy_curve(run)
+    steps, accuracy = accuracy_to_the_end(run)
     there = steps[accuracy >= goal]
     return float(there[0] if len(there) else run.setting("steps"))
 
@@ -172,7 +127,7 @@ def _steps_to(run: Run, goal: float) -> float:
 def _noise_alone(group: Group) -> Measured:
     noise, none = _main(group, "noise"), _main(group, "none")
     trained = {seed for seed, run in none.items() if _trains(run)}
-    values = {seed: last_tenth(run) / _chance(run) for seed, run in noise.items() if seed in trained}
+    values = {seed: last_tenth(run) / chance_of(run) for seed, run in noise.items() if seed in trained}
     left_out = {
         seed: "does not train without noise" if seed in none else "no finished run of none"
         for seed in sorted(noise.keys() - trained)
@@ -202,22 +157,6 @@ def _vgg_layers(group: Group) -> list[Layer]:
     return [convolutions[number - 1] for number in _VGG_LAYERS]
 
 
-def step_shift(run: Run, moment: str) -> float:
-    """Change of a moment in one step: mean over the second half, geometric mean over the ``chosen_layers``.
-
-    NaN of a run that diverged, as its second half is not that of a whole run.
-    """
-    if not run.layers:
-        raise NotMeasured(f"{run.path} has no shift probes")
-    if run.status == "diverged":
-        return math.nan
-    half = int(run.setting("steps")) / 2
-    series = [run.metrics.series(f"shift/{layer.path}/{moment}", 1) for layer in chosen_layers(run.layers)]
-    return _geometric(
-        float(values[steps >= half].mean()) if (steps >= half).any() else math.nan for steps, values in series
-    )
-
-
 def _shift_ratio(moment: str, group: Group) -> Measured:
     parts = {"noisy_bn": _main(group, "noisy_bn"), "none": _main(group, "none")}
     return _combined(parts, lambda noisy, none: _ratio(step_shift(noisy, moment), step_shift(none, moment)))
@@ -236,14 +175,6 @@ def _dose_slope(group: Group) -> Measured:
 
 
 # --- updates ---------------------------------------------------------------------------------------------------------
-
-
-def window_of(run: Run, quantity: str, window: str = "second half") -> float:
-    """The median of a quantity over a window of the updates; of the ICS after the median over layers."""
-    found = optimisation.measurements(run)
-    if quantity not in found:
-        raise NotMeasured(f"{run.path} has no {quantity}")
-    return optimisation.window_median(run, found[quantity], window)
 
 
 def _unless_diverged(value: Callable[..., float]) -> Callable[..., float]:
@@ -267,22 +198,22 @@ def _off_chance(quantity: str, bn: Run, none: Run) -> float:
 
 def _matched(quantity: str, bn: Run, none: Run) -> float:
     mine, theirs = (_measured_from(run, _left_chance(run)) for run in (bn, none))
-    return optimisation.matched_ratio(mine, theirs, quantity)
+    return updates.matched_ratio(mine, theirs, quantity)
 
 
 def _left_chance(run: Run) -> float:
     """The step at which training accuracy first was ``LEFT_CHANCE`` times chance; infinite where it never was."""
-    steps, accuracy = _accuracy_curve(run)
-    there = steps[accuracy >= LEFT_CHANCE * _chance(run)]
+    steps, accuracy = accuracy_to_the_end(run)
+    there = steps[accuracy >= LEFT_CHANCE * chance_of(run)]
     return float(there[0]) if len(there) else math.inf
 
 
-def _measured_from(run: Run, first: float) -> optimisation.Measurements:
-    found = optimisation.measurements(run).items()
+def _measured_from(run: Run, first: float) -> updates.Measurements:
+    found = updates.measurements(run).items()
     return {name: (steps[steps >= first], values[steps >= first]) for name, (steps, values) in found}
 
 
-def _median(found: optimisation.Measurements, quantity: str) -> float:
+def _median(found: updates.Measurements, quantity: str) -> float:
     if quantity not in found:
         raise NotMeasured(f"there is no {quantity}")
     values = found[quantity][1]
@@ -292,7 +223,7 @@ def _median(found: optimisation.Measurements, quantity: str) -> float:
 def _dln_cosine(regime: str, group: Group) -> Measured:
     return _combined(
         {regime: _seeds(group, regime, _PAPERS_DLN_LR)},
-        _unless_diverged(lambda run: window_of(run, optimisation.ICS_COSINE, "whole")),
+        _unless_diverged(lambda run: window_of(run, updates.ICS_COSINE, "whole")),
     )
 
 
@@ -315,10 +246,10 @@ def _of_all_rates(value: Callable[[Floats, Floats], float], group: Group) -> Mea
     def of_seed(*runs: Run) -> float:
         cosines, betas = [], []
         for run in runs:
-            found = optimisation.measurements(run)
-            if optimisation.ICS_COSINE not in found or optimisation.BETA_LR not in found:
+            found = updates.measurements(run)
+            if updates.ICS_COSINE not in found or updates.BETA_LR not in found:
                 raise NotMeasured(f"{run.path} has no ICS and landscape")
-            cosine, beta = found[optimisation.ICS_COSINE], found[optimisation.BETA_LR]
+            cosine, beta = found[updates.ICS_COSINE], found[updates.BETA_LR]
             _, left, right = np.intersect1d(cosine[0], beta[0], return_indices=True)
             cosines.append(cosine[1][left])
             betas.append(beta[1][right])
@@ -354,7 +285,7 @@ def _grid(group: Group, regime: str) -> dict[float, _Runs]:
 
 
 def _trains(run: Run) -> bool:
-    return run.status != "diverged" and last_tenth(run) >= LEFT_CHANCE * _chance(run)
+    return run.status != "diverged" and last_tenth(run) >= LEFT_CHANCE * chance_of(run)
 
 
 def _by_seed(grid: dict[float, _Runs]) -> dict[int, dict[float, Run]]:
@@ -414,7 +345,7 @@ def _of_betas(value: Callable[[dict[float, float]], float], regime: str, group: 
     values: dict[int, float] = {}
     left_out: dict[int, str] = {}
     for seed, runs in _by_seed(_grid(group, regime)).items():
-        betas = {lr: window_of(run, optimisation.BETA) for lr, run in runs.items() if _trains(run)}
+        betas = {lr: window_of(run, updates.BETA) for lr, run in runs.items() if _trains(run)}
         betas = {lr: beta for lr, beta in betas.items() if beta > 0 and math.isfinite(beta)}
         if len(betas) < 3:
             left_out[seed] = f"trains at {len(betas)} of the learning rates; it takes three"
@@ -479,18 +410,18 @@ MEASURES: dict[str, Measure] = {
     "shift_mean_noisy_to_none": partial(_shift_ratio, MEAN_PER_STEP),
     "shift_variance_noisy_to_none": partial(_shift_ratio, VARIANCE_PER_STEP),
     "train_noise": _noise_alone,
-    "ics_relative": partial(_bn_to_none, _second_half, optimisation.ICS_RELATIVE),
-    "ics_relative_matched": partial(_bn_to_none, _matched, optimisation.ICS_RELATIVE),
+    "ics_relative": partial(_bn_to_none, _second_half, updates.ICS_RELATIVE),
+    "ics_relative_matched": partial(_bn_to_none, _matched, updates.ICS_RELATIVE),
     "dln_cosine_none": partial(_dln_cosine, "none"),
     "dln_cosine_bn": partial(_dln_cosine, "bn"),
     "dln_loss": partial(_loss_ratio, "bn", "none", _PAPERS_DLN_LR),
     "dln_cosine_short": partial(_of_all_rates, _cosine_of_short_steps),
     "dln_cosine_beta_correlation": partial(_of_all_rates, _rank_correlation),
-    "loss_width": partial(_bn_to_none, _off_chance, optimisation.LOSS_WIDTH),
-    "loss_width_matched": partial(_bn_to_none, _matched, optimisation.LOSS_WIDTH),
-    "predictiveness": partial(_bn_to_none, _second_half, optimisation.DIFFERENCE_HIGH),
-    "predictiveness_matched": partial(_bn_to_none, _matched, optimisation.DIFFERENCE_RELATIVE),
-    "beta": partial(_bn_to_none, _second_half, optimisation.BETA),
+    "loss_width": partial(_bn_to_none, _off_chance, updates.LOSS_WIDTH),
+    "loss_width_matched": partial(_bn_to_none, _matched, updates.LOSS_WIDTH),
+    "predictiveness": partial(_bn_to_none, _second_half, updates.DIFFERENCE_HIGH),
+    "predictiveness_matched": partial(_bn_to_none, _matched, updates.DIFFERENCE_RELATIVE),
+    "beta": partial(_bn_to_none, _second_half, updates.BETA),
     "beta_slope_bn": partial(_of_betas, _beta_slope, "bn"),
     "beta_slope_none": partial(_of_betas, _beta_slope, "none"),
     "beta_level_bn": partial(_of_betas, _beta_level, "bn"),
