@@ -15,7 +15,7 @@ from planted import plant, write
 from synthetic import write_run
 
 from icsbench import __version__
-from icsbench.analysis.claims.catalogue import claim_of
+from icsbench.analysis.claims import claim_of
 from icsbench.config import Config, resolve
 from icsbench.hydra_app import CONFIG_DIR, launch
 from icsbench.training import loop

@@ -36,7 +36,7 @@ ALLOWED = {
     "probes": {"errors", "members", "streams", "norms", "record"},
     "labs": {"errors", "streams", "norms", "probes"},
     "training": {"errors", "atomic", "streams", "config", "record", "tracking", "data", "norms", "models", "probes"},
-    "analysis": {"errors", "atomic", "record"},
+    "analysis": {"errors", "members", "atomic", "record"},
     "figures": {"errors", "record", "analysis"},
     "report": {"errors", "record", "analysis", "figures"},
     "hydra_app": {"errors", "terminal", "atomic", "config", "data", "labs", "training"},
