@@ -144,17 +144,17 @@ def claims(
     """Say which claims of the debate the records support, contradict or leave open."""
     from rich.console import Console
 
-    from icsbench.analysis.claims.catalogue import CLAIMS, claim_of
-    from icsbench.analysis.verdicts import explain as explained
-    from icsbench.analysis.verdicts import judge, print_catalogue
+    from icsbench.analysis.claims import all_claims, claim_of
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report import console, words
 
     if list_ and explain is not None:
         raise IcsbenchError("--list and --explain are two requests; give one")
     if list_:
-        print_catalogue(Console(), CLAIMS)
+        console.print_catalogue(Console(), all_claims())
     elif explain is not None:
-        chosen = CLAIMS.index(claim_of(explain))
-        print(explained(judge(_finished(results, scale))[chosen]))
+        chosen = all_claims().index(claim_of(explain))
+        print(words.explain(judge(_finished(results, scale))[chosen]))
     else:
         _claims(results, out or results, scale)
 
@@ -174,8 +174,8 @@ def runs(results: Results) -> None:
     """List the runs: complete, incomplete, running, diverged, at chance, failed."""
     from rich.console import Console
 
-    from icsbench.analysis.tables import print_runs
     from icsbench.record.reader import load_runs
+    from icsbench.report.console import print_runs
 
     print_runs(Console(), load_runs(results))
 
@@ -250,7 +250,7 @@ def _reproduce(arguments: list[str], list_: bool) -> None:
     if list_:
         from rich.console import Console
 
-        from icsbench.analysis.claims.catalogue import serves
+        from icsbench.analysis.claims import serves
 
         plan.print_costs(Console(), serves)
         return
@@ -288,7 +288,9 @@ def _finished(results: Path, scale: str | None) -> "list[Run]":
 def _claims(results: Path, out: Path, scale: str | None) -> None:
     from rich.console import Console
 
-    from icsbench.analysis.verdicts import judge, print_claims, write_claims
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report.console import print_claims
+    from icsbench.report.files import write_claims
 
     found = _finished(results, scale)
     verdicts = judge(found)
@@ -304,7 +306,7 @@ def _report(results: Path, out: Path, scale: str | None) -> None:
     from icsbench.analysis.verdicts import judge
 
     terminal.import_matplotlib()
-    from icsbench.report import write_report
+    from icsbench.report.html import write_report
 
     found = _finished(results, scale)
     print(f"written to {write_report(found, judge(found), out)}")
@@ -320,14 +322,14 @@ def _draw(results: Path, out: Path | None) -> None:
     from rich.console import Console
 
     from icsbench.analysis.files import Drawn
-    from icsbench.analysis.quantities.optimisation import print_optimisation, write_optimisation_tables
-    from icsbench.analysis.tables import print_results, write_tables
     from icsbench.record.reader import load_runs
+    from icsbench.report.console import print_results, print_updates
+    from icsbench.report.files import write_results, write_updates
 
     found = load_runs(results)
     out = out or results / "figures"
     print_results(Console(), found)
-    print_optimisation(Console(), found)
+    print_updates(Console(), found)
     drawn = Drawn(out, results, found)
     before = drawn.read()
     if before is None:
@@ -335,8 +337,8 @@ def _draw(results: Path, out: Path | None) -> None:
         from icsbench.figures import draw_all
 
         said: list[str] = []
-        files = [*draw_all(found, out, said.append), *write_tables(found, out)]
-        files += write_optimisation_tables(found, out)
+        files = [*draw_all(found, out, said.append), *write_results(found, out)]
+        files += write_updates(found, out)
         drawn.note(files, said)
     else:
         files, said = before

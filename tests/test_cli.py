@@ -15,7 +15,7 @@ from planted import plant, write
 from synthetic import write_run
 
 from icsbench import __version__
-from icsbench.analysis.claims.catalogue import claim_of
+from icsbench.analysis.claims import claim_of
 from icsbench.app.folders import CONFIG_DIR
 from icsbench.app.launch import launch
 from icsbench.config import Config, resolve

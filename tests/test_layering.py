@@ -44,7 +44,7 @@ ALLOWED = {
         *("errors", "members", "options", "streams", "source", "config", "record", "data", "norms", "probes"),
         "training",
     },
-    "analysis": {"errors", "atomic", "record"},
+    "analysis": {"errors", "members", "atomic", "record"},
     "figures": {"errors", "members", "record", "analysis"},
     "report": {"errors", "record", "analysis", "figures"},
     "app": {"errors", "terminal", "atomic", "config", "members", "record", "labs", "training"},

@@ -17,6 +17,8 @@ from icsbench.analysis.quantities import optimisation, updates
 from icsbench.errors import IcsbenchError
 from icsbench.figures import ics, landscape, step_size
 from icsbench.record.reader import Layer, load_runs
+from icsbench.report.console import print_updates
+from icsbench.report.files import write_updates
 
 SHORT = {"steps": 300, "probes": False, "updates": ("ics", "landscape")}
 
@@ -184,7 +186,7 @@ def test_table_is_the_median_over_a_window_then_the_mean_over_seeds(tmp_path):
 def test_tables_are_written_and_printed(tmp_path):
     write_study(tmp_path / "runs", ("none", "bn"), 3, **SHORT)
     runs = load_runs(tmp_path / "runs")
-    files = optimisation.write_optimisation_tables(runs, tmp_path)
+    files = write_updates(runs, tmp_path)
     assert [file.name for file in files] == ["optimisation.csv", "optimisation.md"]
     rows = list(csv.DictReader(io.StringIO(files[0].read_text())))
     (expected,) = (
@@ -193,7 +195,7 @@ def test_tables_are_written_and_printed(tmp_path):
     assert float(rows[4]["ics/cosine/mean"]) == pytest.approx(expected["ics/cosine"].mean, rel=1e-6)
     shown = f"{expected['ics/cosine'].mean:.3g} [{expected['ics/cosine'].low:.3g}, {expected['ics/cosine'].high:.3g}]"
     console = Console(width=200, record=True, file=io.StringIO())
-    optimisation.print_optimisation(console, runs)
+    print_updates(console, runs)
     for text in (files[1].read_text(), console.export_text()):
         assert shown in text
         assert "second half" in text and "95 % t-interval" in text and "at matched training loss" in text
@@ -204,7 +206,7 @@ def test_runs_without_the_measurements_have_no_table(tmp_path):
     write_run(tmp_path / "runs", steps=100, probes=False)
     runs = load_runs(tmp_path / "runs")
     assert optimisation.optimisation_table(runs) == []
-    assert optimisation.write_optimisation_tables(runs, tmp_path) == []
+    assert write_updates(runs, tmp_path) == []
     assert not updates.has_ics(runs) and not updates.has_landscape(runs)
     for function in (ics.ics_curves, landscape.landscape_curves, updates.matched_curves):
         with pytest.raises(NotMeasured):
@@ -418,7 +420,7 @@ def test_one_or_two_seeds_have_a_mean_and_no_interval_in_print(tmp_path, seeds):
     write_study(tmp_path, ("none", "bn"), seeds, **SHORT)
     runs = load_runs(tmp_path)
     console = Console(width=200, record=True, file=io.StringIO())
-    optimisation.print_optimisation(console, runs)
+    print_updates(console, runs)
     text = console.export_text()
     row = optimisation.optimisation_table(runs)[0]
     assert f"{row['landscape/beta_lr_half'].mean:.3g}" in text

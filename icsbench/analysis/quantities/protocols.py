@@ -12,16 +12,18 @@ RECALIBRATED = "recalibrated-off"
 
 
 def final_accuracy(run: Run, split: str = "test") -> float:
-    """Final accuracy by the statistics of the population: recomputed after training where a norm keeps any.
+    """Final accuracy, a fraction, with the noise off; of a run that diverged it is that of chance.
 
-    A fraction; of a run that diverged it is that of chance.
+    A norm normalizes by the statistics of the population, recomputed after training (Ioffe & Szegedy 2015, Algorithm
+    2). A norm that keeps no statistics has only the protocols ``running``; then the customary one counts.
 
     :raises NotMeasured: the run has no such accuracy, or has no classes.
     """
     if run.status == "diverged":
         return chance_of(run)
     found = run.final_accuracy(split)
-    protocol = RECALIBRATED if RECALIBRATED in found else CUSTOMARY
+    keeps_statistics = any(not protocol.startswith("running-") for protocol in found)
+    protocol = RECALIBRATED if keeps_statistics else CUSTOMARY
     accuracy = found.get(protocol, math.nan)
     if not math.isfinite(accuracy):
         raise NotMeasured(f"{run.path} has no {split} accuracy under {protocol}")

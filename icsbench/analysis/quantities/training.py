@@ -1,10 +1,12 @@
-"""Accuracy while a network is trained."""
+"""Accuracy and loss while a network is trained."""
+
+import math
 
 import numpy as np
 
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.curves import Curve, diverged_curve, has_key, recorded_curve
-from icsbench.analysis.statistics import Floats
+from icsbench.analysis.statistics import Floats, geometric_mean
 from icsbench.record import schema
 from icsbench.record.reader import Run
 
@@ -60,3 +62,36 @@ def last_tenth(run: Run) -> float:
     """Training accuracy, the mean over the rows of the last tenth of the steps; from where it diverged on, chance."""
     steps, accuracy = accuracy_to_the_end(run)
     return float(accuracy[steps > _FIRST_OF_LAST * int(run.setting("steps"))].mean())
+
+
+def first_step(run: Run, accuracy: float) -> float:
+    """The step at which training accuracy, a fraction, first was at least this; infinite where it never was.
+
+    :raises NotMeasured: the run has no training accuracy.
+    """
+    steps, values = accuracy_to_the_end(run)
+    there = steps[values >= accuracy]
+    return float(there[0]) if len(there) else math.inf
+
+
+def left_chance(run: Run) -> float:
+    """The step at which training accuracy first was ``LEFT_CHANCE`` times chance; infinite where it never was.
+
+    :raises NotMeasured: the run has no training accuracy.
+    """
+    return first_step(run, schema.LEFT_CHANCE * chance_of(run))
+
+
+def trains(run: Run) -> bool:
+    """Whether a run ends off chance: it did not diverge, and its last tenth is ``LEFT_CHANCE`` times chance or more.
+
+    :raises NotMeasured: the run has no training accuracy.
+    """
+    return run.status != "diverged" and last_tenth(run) >= schema.LEFT_CHANCE * chance_of(run)
+
+
+def final_loss(run: Run) -> float:
+    """Training loss, the geometric mean over the rows of the last tenth of the steps; NaN where the run diverged."""
+    steps, loss = run.metrics.series(schema.TRAIN_LOSS)
+    late = loss[steps > _FIRST_OF_LAST * int(run.setting("steps"))]
+    return math.nan if run.status == "diverged" else geometric_mean(map(float, late))
