@@ -303,30 +303,26 @@ def _quantiles(regime, step, units, rng):
     return middle + np.array([[-1.0], [0.0], [1.0]]) * (0.6 + 0.5 * way * np.abs(own[1]))
 
 
-def write_lab(root, lab="walk", seed=0, *, experiment="walks", label=None, factors=None, finished=True, **options):
-    """Write the record of one run of a lab without data, a row for each of ten steps; returns its path."""
+def write_lab(
+    root, lab="walk", seed=0, *, experiment="walks", label=None, factors=None, finished=True, training=None, **options
+):
+    """Write one run of a lab with a row for each of ten steps; returns its path.
+
+    ``training``: the config of the training whose network it is about.
+    """
     tail = "-".join(f"{key}{value}" for key, value in options.items())
     path = Path(root) / experiment / f"{lab}-{tail}" / f"seed-{seed}"
     path.mkdir(parents=True)
-    config = {
-        "experiment": experiment,
-        "scale": "demo",
-        "seed": seed,
-        "lab": {"name": lab, **options},
-        "study": {"factors": factors or {}},
-        "steps": 300 + seed,  # of a training, which the lab has none of
-        "norm": {"name": "bn"},
-        "optim": {"lr": 0.1},
-    }
+    config = {"experiment": experiment, "scale": "demo", "seed": seed, "threads": 1, "lab": {"name": lab, **options}}
+    config |= {"study": {"factors": factors or {}}} | (training or {})
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     environment = {"icsbench": "0.1.0", "commit": "0" * 40, "torch": "2.6", "machine": "none", "threads": 1}
-    (path / "environment.json").write_text(
-        json.dumps(environment | ({} if label is None else {"lab": {"label": label}}))
-    )
+    environment |= {} if label is None else {"lab": {"label": label}}
+    (path / "environment.json").write_text(json.dumps(environment))
     rows = [{"step": step, "walk/distance": float(step + seed)} for step in range(10)]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if finished:
-        (path / "summary.json").write_text(json.dumps({"status": "complete", "outcome": "complete"}))
+        (path / "summary.json").write_text(json.dumps({"status": "complete", "outcome": "complete", "rows": 10}))
     return path
 
 

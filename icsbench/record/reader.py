@@ -144,15 +144,12 @@ class Run:
         """Every setting that is not null, by dotted key, and ``data.fingerprint``, that of the data it was made from.
 
         A setting that a record of an earlier version lacks has the value that its run had; one that its network does
-        not take is left out. A lab that worked on no data has its own options and the scale alone. A list is the text
-        of it.
+        not take is left out. A list is the text of it.
         """
         found = dict(_flat(self.config))
         data = self.environment.get("data")
         if isinstance(data, dict):
             found["data.fingerprint"] = data.get("fingerprint")
-        elif self.kind == "lab":
-            return {key: value for key, value in found.items() if key.startswith("lab.") or key == "scale"}
         return legacy.settings(found) if self.kind == "training" else found
 
     @cached_property
@@ -396,7 +393,7 @@ def _load_run(path: Path) -> Run:
 
 def _regime(name: str, key: str, environment: dict[str, Any], path: Path) -> Regime:
     if key not in environment:
-        return Regime(name, legacy.LOOKS.get(name))
+        return Regime(name, legacy.LOOKS.get(name) if key == "regime" else None)
     look = environment[key]
     if not isinstance(look, dict):
         raise IcsbenchError(f"{path}: {key} is {look!r}; it would be an object with {', '.join(_LOOK)}")

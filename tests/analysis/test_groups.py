@@ -453,3 +453,15 @@ def test_an_option_of_a_lab_that_is_no_factor_divides_its_runs(tmp_path):
     for depth in (3, 5):
         write_lab(tmp_path, depth=depth)
     assert [group.name for group in groups_of(tmp_path)] == ["walks-depth3", "walks-depth5"]
+
+
+def test_a_lab_about_a_network_is_grouped_by_that_too(tmp_path):
+    for width in (0.125, 0.25):
+        model = {"name": "vgg11", "width": width}
+        for norm in ("none", "bn"):
+            training = {"model": model, "norm": {"name": norm}, "optim": {"lr": 0.1}}
+            write_lab(tmp_path / f"{width}{norm}", label="Random walk", training=training)
+    narrow, wide = groups_of(tmp_path)
+    assert (narrow.name, wide.name) == ("walks-width0.125", "walks-width0.25")
+    assert wide.facts == "Random walk, VGG11 at width 1/4, scale demo"
+    assert {cell.settings["norm.name"] for cell in wide.conditions} == {"none", "bn"} and wide.lrs == []
