@@ -33,7 +33,7 @@ ALLOWED = {
     "data": {"errors", "streams"},
     "norms": {"errors"},
     "models": {"errors", "streams"},
-    "probes": {"errors", "streams", "norms"},
+    "probes": {"errors", "members", "streams", "norms", "record"},
     "labs": {"errors", "streams", "norms", "probes"},
     "training": {"errors", "atomic", "streams", "config", "record", "tracking", "data", "norms", "models", "probes"},
     "analysis": {"errors", "atomic", "record"},
@@ -105,6 +105,10 @@ def test_imports_point_one_way(module):
 def test_what_reads_records_does_not_reach_what_trains(name):
     assert not reached(name) & TRAINS
     assert not outside(reached(name)) & HEAVY
+
+
+def test_the_names_of_a_record_need_nothing():
+    assert [*imported(TREES["record.schema"])] == []
 
 
 def test_the_test_sees_imports():
