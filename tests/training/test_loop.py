@@ -15,7 +15,7 @@ from icsbench.config import Config, DataConfig, ModelConfig, NormConfig, OptimCo
 from icsbench.data import Batches, channel_statistics, load_dataset
 from icsbench.errors import IcsbenchError
 from icsbench.record.writer import Record
-from icsbench.training.loop import learning_rate
+from icsbench.training.trainer import learning_rate
 
 REGIMES = ("none", "bn", "noisy_bn", "noise")
 
