@@ -157,17 +157,39 @@ class Evaluations:
         wanted = self._along(step)
         if not wanted:
             return None
-        return self._row(step, self._measure(wanted, along=True), known=step in self.known_steps)
+        return self._row(step, self.measure(wanted, along=True), known=step in self.known_steps)
 
     def at_end(self, step: int) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """The row of the last evaluation, and what the summary says of it: accuracies by split and protocol."""
-        found = self._measure(self._end(), along=False)
+        found = self.measure(self._end(), along=False)
         summary: dict[str, Any] = {
             schema.accuracy(split): {str(protocol): found[protocol][split] for protocol in self.protocols}
             for split in ("test", "val")
         }
         row = self._row(step, found, known=True) if self.protocols else None
         return row, summary | self._known(found)
+
+    def measure(self, wanted: Mapping[Protocol, tuple[str, ...]], *, along: bool) -> dict[Protocol, dict[str, float]]:
+        """Accuracies of the network now, by protocol and split.
+
+        :param wanted: the splits for each protocol.
+        :param along: whether to recalibrate on :attr:`recalibration_along` batches, as along the way.
+        """
+        task, config = self._task, self._config
+        found = {}
+        for protocol, splits in wanted.items():
+            with task.autocast():
+                found[protocol] = accuracies(
+                    self._model,
+                    {name: task.splits[name] for name in splits},
+                    protocol,
+                    batch_size=config.batch_size,
+                    mean=task.mean,
+                    std=task.std,
+                    seed=config.seed,
+                    recalibration=(task.batches(i)[0] for i in range(self._recalibration(along))),
+                )
+        return found
 
     def batches(self) -> int:
         """Batches that pass the network in all evaluations of a run, those of recalibration among them."""
@@ -187,23 +209,6 @@ class Evaluations:
     def _with_known(self, wanted: dict[Protocol, tuple[str, ...]]) -> dict[Protocol, tuple[str, ...]]:
         splits = (*wanted.get(self._of_known, ()), *self.known_splits)
         return wanted | {self._of_known: tuple(dict.fromkeys(splits))}
-
-    def _measure(self, wanted: Mapping[Protocol, tuple[str, ...]], *, along: bool) -> dict[Protocol, dict[str, float]]:
-        task, config = self._task, self._config
-        found = {}
-        for protocol, splits in wanted.items():
-            with task.autocast():
-                found[protocol] = accuracies(
-                    self._model,
-                    {name: task.splits[name] for name in splits},
-                    protocol,
-                    batch_size=config.batch_size,
-                    mean=task.mean,
-                    std=task.std,
-                    seed=config.seed,
-                    recalibration=(task.batches(i)[0] for i in range(self._recalibration(along))),
-                )
-        return found
 
     def _recalibration(self, along: bool) -> int:
         return self.recalibration_along if along else self._config.recalibration_batches

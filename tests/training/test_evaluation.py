@@ -7,8 +7,8 @@ from networks import small_vgg
 from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalise
 from icsbench.norms import NORMS, batch_norms, noise_modules
 from icsbench.norms.batch_norm import population_statistics
-from icsbench.streams import stream_seed
 from icsbench.record import schema
+from icsbench.streams import stream_seed
 from icsbench.training import Protocol, accuracies
 from icsbench.training.evaluation import KNOWN, hits
 from icsbench.training.evaluation import protocols_of as protocols
