@@ -1,7 +1,8 @@
 """The keys of a run, their checks, and the run's identity.
 
 The groups ``model``, ``norm``, ``optim`` and ``lab`` are open: their keys are the options of the member that the
-group's ``name`` chooses, and that member checks them. Members are imported when they are looked up.
+group's ``name`` chooses, and that member checks them. The keys of ``probes`` are the options of all probes. Members are
+imported when they are looked up.
 """
 
 import difflib
@@ -10,6 +11,7 @@ import importlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,36 +98,6 @@ class OptimConfig(Options):
 
 
 @dataclass
-class ProbesConfig:
-    """What is measured along the way, and when.
-
-    ``shift``, on a fixed batch, with its schedule ``every`` and its sample: see ``icsbench.probes.shift``. ``ics`` and
-    ``landscape``, on the batch of the update, every ``update_every`` updates; the landscape at ``alpha_points`` step
-    sizes in a geometric sequence from ``alpha_low`` to ``alpha_high`` learning rates.
-    """
-
-    shift: bool = True
-    every: int = 100
-    batch_size: int = 128
-    samples: int = 1024
-    ics: bool = False
-    landscape: bool = False
-    update_every: int = 25
-    alpha_low: float = 0.5
-    alpha_high: float = 4.0
-    alpha_points: int = 6
-
-    def __post_init__(self) -> None:
-        in_range("probes.every", self.every, 2)
-        in_range("probes.batch_size", self.batch_size, 2)
-        in_range("probes.samples", self.samples, 2)
-        in_range("probes.update_every", self.update_every, 1)
-        in_range("probes.alpha_low", self.alpha_low, 0, open_low=True)
-        in_range("probes.alpha_high", self.alpha_high, self.alpha_low)
-        in_range("probes.alpha_points", self.alpha_points, 2)
-
-
-@dataclass
 class WandbConfig:
     """The W&B mirror. ``mode``: auto is online where a key is configured, offline otherwise."""
 
@@ -165,7 +137,7 @@ class Config:
     model: Options = field(default_factory=lambda: options_of("model"))
     norm: Options = field(default_factory=lambda: options_of("norm"))
     optim: OptimConfig = field(default_factory=lambda: options_of("optim"))
-    probes: ProbesConfig = field(default_factory=ProbesConfig)
+    probes: Any = field(default_factory=lambda: probes_options())
     wandb: WandbConfig = field(default_factory=WandbConfig)
     lab: Options | None = None
     study: dict[str, Any] = field(default_factory=dict)
@@ -324,6 +296,38 @@ def options_of(group: str, name: str | None = None, **values: Any) -> Any:
     return _chosen(group, name).options(name=name, **values)
 
 
+def probes_options(**values: Any) -> Any:
+    """What is measured along the way, and when: the options of all probes together, at their defaults but ``values``.
+
+    :raises IcsbenchError: two probes have an option of one name.
+    :raises ValueError: a value is out of range.
+    """
+    return _probes_type()(**values)
+
+
+def _probes_type() -> Any:
+    found = members("probes", importlib.import_module("icsbench.probes.contract").Probe)
+    return _joined(tuple(probe.options for probe in found.values()))
+
+
+@cache
+def _joined(parts: tuple[Any, ...]) -> Any:
+    """One dataclass with the fields of several, which checks them as each of those does."""
+    owners: dict[str, Any] = {}
+    for part in parts:
+        for f in fields(part):
+            if f.name in owners:
+                raise IcsbenchError(f"{owners[f.name].__qualname__} and {part.__qualname__} both have {f.name}")
+            owners[f.name] = part
+
+    def check(self: Any) -> None:
+        for part in parts:
+            getattr(part, "__post_init__", lambda _: None)(self)
+
+    own = ((f, field(default=f.default, default_factory=f.default_factory)) for part in parts for f in fields(part))
+    return make_dataclass("Probes", [(f.name, f.type, new) for f, new in own], namespace={"__post_init__": check})
+
+
 def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
     """The flat keys of a dataclass; in an open group, those of all its members."""
     for f in fields(schema):
@@ -331,6 +335,8 @@ def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
         if kind is not None:
             found = members(kind.room, _contract(kind)).values()
             yield from dict.fromkeys(key for one in found for key in _keys(one.options, f"{f.name}."))
+        elif f.name == "probes" and not prefix:
+            yield from _keys(_probes_type(), "probes.")
         elif is_dataclass(f.type):
             yield from _keys(f.type, f"{f.name}.")
         else:
@@ -380,6 +386,7 @@ def resolve(composed: DictConfig, former: Mapping[str, Collection[str]] | None =
 def _types(composed: DictConfig) -> dict[str, Any]:
     """The dataclass of each group: of an open one, the options of the member that its ``name`` chooses."""
     types: dict[str, Any] = {f.name: f.type for f in fields(Config) if f.name not in _OPEN and is_dataclass(f.type)}
+    types["probes"] = _probes_type()
     for group, kind in _OPEN.items():
         name = OmegaConf.select(composed, f"{group}.name", default=kind.default)
         if name is not None:

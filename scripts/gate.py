@@ -74,9 +74,9 @@ def write_records(folder: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     sys.path.insert(0, str(ROOT / "tests" / "report"))
     import numpy as np
-    from page import write_records
-    from planted import MEASURED, plant_claim
-    from synthetic import DLN, MLP, write_study
+    from page import write_records  # pyright: ignore[reportMissingImports]
+    from planted import MEASURED, plant_claim  # pyright: ignore[reportMissingImports]
+    from synthetic import DLN, MLP, write_study  # pyright: ignore[reportMissingImports]
 
     random = np.random.default_rng(0)
     for claim in MEASURED:

@@ -18,7 +18,7 @@ from icsbench.labs.theorems.reports import rows as rows_of
 from icsbench.record.seal import broken
 from icsbench.record.strict_json import loads
 from icsbench.record.writer import load_config
-from icsbench.training import build_model, loop
+from icsbench.training import build_model, trainer
 from icsbench.training.environment import dataset_of
 from icsbench.training.task import Task
 
@@ -140,7 +140,7 @@ def test_a_vgg_whose_run_is_there_is_not_trained_again(monkeypatch):
     tiny = (*TINY, "batch_size=4", "steps=2")
     assert invoke("train", *tiny).code == 0
     before = snapshot(run_dir())
-    monkeypatch.setattr(loop, "learning_rate", None)  # a step would raise
+    monkeypatch.setattr(trainer, "learning_rate", None)  # a step would raise
     done = lab(*tiny, "--out", "sub/found.csv")
     assert done.code == 0, done.err
     assert "written to sub/found.csv\n" in done.out
