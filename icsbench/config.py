@@ -1,7 +1,8 @@
 """The keys of a run, their checks, and the run's identity.
 
 The groups ``model``, ``norm``, ``optim`` and ``lab`` are open: their keys are the options of the member that the
-group's ``name`` chooses, and that member checks them. Members are imported when they are looked up.
+group's ``name`` chooses, and that member checks them. The keys of ``probes`` are the options of all probes. Members are
+imported when they are looked up.
 """
 
 import difflib
@@ -10,6 +11,7 @@ import importlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,9 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 from icsbench.errors import IcsbenchError
 from icsbench.members import member, members
 from icsbench.options import Options, in_range, one_of
+
+SCALES = ("demo", "cpu", "paper")
+"""From the smallest to the paper's."""
 
 
 class _Kind(NamedTuple):
@@ -93,36 +98,6 @@ class OptimConfig(Options):
 
 
 @dataclass
-class ProbesConfig:
-    """What is measured along the way, and when.
-
-    ``shift``, on a fixed batch, with its schedule ``every`` and its sample: see ``icsbench.probes.shift``. ``ics`` and
-    ``landscape``, on the batch of the update, every ``update_every`` updates; the landscape at ``alpha_points`` step
-    sizes in a geometric sequence from ``alpha_low`` to ``alpha_high`` learning rates.
-    """
-
-    shift: bool = True
-    every: int = 100
-    batch_size: int = 128
-    samples: int = 1024
-    ics: bool = False
-    landscape: bool = False
-    update_every: int = 25
-    alpha_low: float = 0.5
-    alpha_high: float = 4.0
-    alpha_points: int = 6
-
-    def __post_init__(self) -> None:
-        in_range("probes.every", self.every, 2)
-        in_range("probes.batch_size", self.batch_size, 2)
-        in_range("probes.samples", self.samples, 2)
-        in_range("probes.update_every", self.update_every, 1)
-        in_range("probes.alpha_low", self.alpha_low, 0, open_low=True)
-        in_range("probes.alpha_high", self.alpha_high, self.alpha_low)
-        in_range("probes.alpha_points", self.alpha_points, 2)
-
-
-@dataclass
 class WandbConfig:
     """The W&B mirror. ``mode``: auto is online where a key is configured, offline otherwise."""
 
@@ -136,7 +111,12 @@ class WandbConfig:
 
 @dataclass
 class Config:
-    """One run. See ``configs/train.yaml`` for what each key means."""
+    """One run. See ``configs/train.yaml`` for what each key means.
+
+    ``lab``: the options of the lab whose run it is, None for a training. ``study``: what the study declares that the
+    run belongs to, ``{factors: {key: [keys that hang on it]}, affords: {scale: place among its studies}}``, where a
+    factor is what the study's runs may differ in.
+    """
 
     experiment: str = "single"
     scale: str = "demo"
@@ -157,9 +137,10 @@ class Config:
     model: Options = field(default_factory=lambda: options_of("model"))
     norm: Options = field(default_factory=lambda: options_of("norm"))
     optim: OptimConfig = field(default_factory=lambda: options_of("optim"))
-    probes: ProbesConfig = field(default_factory=ProbesConfig)
+    probes: Any = field(default_factory=lambda: probes_options())
     wandb: WandbConfig = field(default_factory=WandbConfig)
     lab: Options | None = None
+    study: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         model = _chosen("model", self.model.name)
@@ -184,6 +165,27 @@ class Config:
         one_of("device", self.device.split(":")[0], ("auto", "cpu", "cuda", "mps"))
         if self.threads is not None:
             in_range("threads", self.threads, 1)
+        if self.lab is not None and not isinstance(self.lab, Options):
+            raise ValueError("lab has no name; choose one with lab=NAME")
+        self._check_study()
+
+    def _check_study(self) -> None:
+        for part in self.study:
+            one_of("a key of study", part, ("factors", "affords"))
+        factors, affords = self.study.get("factors", {}), self.study.get("affords", {})
+        if not isinstance(factors, dict) or not all(isinstance(hanging, list) for hanging in factors.values()):
+            raise ValueError(f"study.factors must map each key to the list of keys that hang on it (got {factors})")
+        if not isinstance(affords, dict) or not all(isinstance(place, int) for place in affords.values()):
+            raise ValueError(f"study.affords must map scales to places in their order (got {affords})")
+        for scale in affords:
+            one_of("a scale of study.affords", scale, SCALES)
+        named = [*factors, *(key for hanging in factors.values() for key in hanging)]
+        known = {*_keys(Config), *(f.name for f in fields(self))} if named else set()
+        for key in named:
+            if key not in known:
+                close = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"; did you mean '{close[0]}'?" if close else ""
+                raise ValueError(f"study.factors: unknown key '{key}'{hint}")
 
     @property
     def fingerprint(self) -> str:
@@ -200,11 +202,22 @@ class Config:
         found = dict(_not_at_default(self))
         if self.optim.wrap:
             found["optim.wrap"] = [*self.optim.wrap]
-        return {k: v for k, v in found.items() if v != default_names.get(k) and not _machine_key(k)}
+        mine = {k: v for k, v in found.items() if v != default_names.get(k) and not _machine_key(k)}
+        return mine if self.trains else {k: v for k, v in mine.items() if k.startswith("lab.")}
+
+    @property
+    def trains(self) -> bool:
+        """Whether a network has a part in the run: in a training, and in a lab that says so."""
+        return self.lab is None or _chosen("lab", self.lab.name).network
 
     @property
     def run_name(self) -> str:
-        """Readable folder name of the run: regime, network, data, learning rate, and the fingerprint."""
+        """Readable folder name of the run: regime, network, data, learning rate, and the fingerprint.
+
+        Of a lab, its name and the fingerprint.
+        """
+        if self.lab is not None:
+            return f"{self.lab.folder_name}-{self.fingerprint}"
         parts = (self.norm.folder_name, self.model.folder_name, self.data.name, f"lr{self.optim.lr:g}")
         return "-".join((*parts, self.fingerprint))
 
@@ -219,13 +232,28 @@ class Config:
         return self.norm.name if self.lab is None else self.lab.name
 
     def to_yaml(self) -> str:
-        """The whole config as YAML."""
-        return OmegaConf.to_yaml(OmegaConf.create(asdict(self)))
+        """The whole config as YAML; of a lab without a network, all but what it does not use."""
+        settings = asdict(self)
+        if not self.trains:
+            settings = {key: settings[key] for key in _OF_EVERY_LAB}
+        return OmegaConf.to_yaml(OmegaConf.create(settings))
 
 
 # Keys that say where a run happens or what is shown of it, and change none of its numbers (device and threads change
 # the rounding; a record keeps those it began with).
-_MACHINE_KEYS = ("experiment", "scale", "results", "seed", "device", "threads", "checkpoint_every", "data.root")
+_MACHINE_KEYS = (
+    "experiment",
+    "scale",
+    "results",
+    "seed",
+    "device",
+    "threads",
+    "checkpoint_every",
+    "data.root",
+    "study",
+)
+
+_OF_EVERY_LAB = ("experiment", "scale", "results", "seed", "threads", "lab", "study")
 
 
 def _machine_key(key: str) -> bool:
@@ -268,31 +296,60 @@ def options_of(group: str, name: str | None = None, **values: Any) -> Any:
     return _chosen(group, name).options(name=name, **values)
 
 
-def _closed_keys() -> Iterator[str]:
-    """The flat keys that do not depend on a member."""
-    for f in fields(Config):
-        if is_dataclass(f.type) and f.name not in _OPEN:
-            yield from (f"{f.name}.{inner.name}" for inner in fields(f.type))
-        elif f.name not in _OPEN:
-            yield f.name
+def probes_options(**values: Any) -> Any:
+    """What is measured along the way, and when: the options of all probes together, at their defaults but ``values``.
+
+    :raises IcsbenchError: two probes have an option of one name.
+    :raises ValueError: a value is out of range.
+    """
+    return _probes_type()(**values)
 
 
-def _open_keys() -> Iterator[str]:
-    """The flat keys of the options of all members."""
-    for group, kind in _OPEN.items():
-        found = members(kind.room, _contract(kind)).values() if kind.default else ()
-        yield from dict.fromkeys(f"{group}.{f.name}" for one in found for f in fields(one.options))
+def _probes_type() -> Any:
+    found = members("probes", importlib.import_module("icsbench.probes.contract").Probe)
+    return _joined(tuple(probe.options for probe in found.values()))
+
+
+@cache
+def _joined(parts: tuple[Any, ...]) -> Any:
+    """One dataclass with the fields of several, which checks them as each of those does."""
+    owners: dict[str, Any] = {}
+    for part in parts:
+        for f in fields(part):
+            if f.name in owners:
+                raise IcsbenchError(f"{owners[f.name].__qualname__} and {part.__qualname__} both have {f.name}")
+            owners[f.name] = part
+
+    def check(self: Any) -> None:
+        for part in parts:
+            getattr(part, "__post_init__", lambda _: None)(self)
+
+    own = ((f, field(default=f.default, default_factory=f.default_factory)) for part in parts for f in fields(part))
+    return make_dataclass("Probes", [(f.name, f.type, new) for f, new in own], namespace={"__post_init__": check})
+
+
+def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    """The flat keys of a dataclass; in an open group, those of all its members."""
+    for f in fields(schema):
+        kind = None if prefix else _OPEN.get(f.name)
+        if kind is not None:
+            found = members(kind.room, _contract(kind)).values()
+            yield from dict.fromkeys(key for one in found for key in _keys(one.options, f"{f.name}."))
+        elif f.name == "probes" and not prefix:
+            yield from _keys(_probes_type(), "probes.")
+        elif is_dataclass(f.type):
+            yield from _keys(f.type, f"{f.name}.")
+        else:
+            yield prefix + f.name
 
 
 def unknown_key(key: str) -> str:
     """The error line for a key that the configuration does not have."""
-    group = key.split(".")[0]
-    close = [] if group in _OPEN else difflib.get_close_matches(key, [*_closed_keys()], n=1)
-    if not close:  # the members are imported only where they are needed
-        known = [*_open_keys()]
-        if key in known:
-            return f"configuration: '{key}' does not apply to the chosen {group}; choose another with {group}=NAME"
-        close = difflib.get_close_matches(key, [*_closed_keys(), *known], n=1)
+    known = [*_keys(Config)]
+    if key in known:
+        group = key.split(".")[0]
+        return f"configuration: '{key}' does not apply to the chosen {group}; choose another with {group}=NAME"
+    close = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean '{close[0]}'?" if close else "icsbench train --cfg job lists the keys"
     return f"configuration: unknown key '{key}'; {hint}"
 
@@ -329,6 +386,7 @@ def resolve(composed: DictConfig, former: Mapping[str, Collection[str]] | None =
 def _types(composed: DictConfig) -> dict[str, Any]:
     """The dataclass of each group: of an open one, the options of the member that its ``name`` chooses."""
     types: dict[str, Any] = {f.name: f.type for f in fields(Config) if f.name not in _OPEN and is_dataclass(f.type)}
+    types["probes"] = _probes_type()
     for group, kind in _OPEN.items():
         name = OmegaConf.select(composed, f"{group}.name", default=kind.default)
         if name is not None:
@@ -348,7 +406,10 @@ def _schema(types: Mapping[str, Any], wrappers: Mapping[str, Any]) -> type:
         wrap = make_dataclass("Wrap", wrappers.items())
         types = {**types, "optim": make_dataclass("Optim", [("wrap", wrap, _node(wrap))], bases=(types["optim"],))}
     own = [f for f in fields(Config) if f.name not in types]
-    settings = [(f.name, Any if f.name in _OPEN else f.type, field(default=f.default)) for f in own]
+    settings = [
+        (f.name, Any if f.name in _OPEN else f.type, field(default=f.default, default_factory=f.default_factory))
+        for f in own
+    ]
     return make_dataclass("Config", [*settings, *((group, of, _node(of)) for group, of in types.items())])
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import icsbench
-from icsbench.hydra_app import CONFIG_DIR
+from icsbench.app.folders import CONFIG_DIR
 
 PACKAGE = Path(icsbench.__file__).parent
 MODULES = {
@@ -24,9 +24,10 @@ ALLOWED = {
     "__init__": set(),
     "errors": set(),
     "members": {"errors"},
+    "options": set(),
     "streams": set(),
     "atomic": set(),
-    "options": set(),
+    "source": set(),
     "config": {"errors", "members", "options"},
     "record": {"errors", "config", "atomic"},
     "tracking": {"config"},
@@ -34,18 +35,20 @@ ALLOWED = {
     "data": {"errors", "streams"},
     "norms": {"errors", "options"},
     "models": {"streams", "options", "norms"},
-    "probes": {"errors", "streams", "norms"},
-    "labs": {"errors", "streams", "norms", "probes"},
+    "probes": {"errors", "members", "options", "streams", "norms", "record"},
     "training": {
-        *("errors", "members", "options", "atomic", "streams", "config", "record", "tracking", "data"),
+        *("errors", "members", "options", "atomic", "streams", "source", "config", "record", "tracking", "data"),
         *("norms", "models", "probes"),
     },
-    "analysis": {"errors", "atomic", "record"},
-    "figures": {"errors", "record", "analysis"},
+    "labs": {
+        *("errors", "members", "options", "streams", "source", "config", "record", "data", "norms", "probes"),
+        "training",
+    },
+    "analysis": {"errors", "members", "atomic", "record"},
+    "figures": {"errors", "members", "record", "analysis"},
     "report": {"errors", "record", "analysis", "figures"},
-    "hydra_app": {"errors", "terminal", "atomic", "config", "record", "data", "labs", "training"},
-    "completion": {"hydra_app"},
-    "cli": {"errors", "terminal", "completion", "hydra_app", "record", "analysis", "figures", "report"},
+    "app": {"errors", "terminal", "atomic", "config", "members", "record", "labs", "training"},
+    "cli": {"errors", "members", "terminal", "labs", "app", "record", "analysis", "figures", "report"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}
@@ -111,6 +114,10 @@ def test_what_reads_records_does_not_reach_what_trains(name):
     assert not outside(reached(name)) & HEAVY
 
 
+def test_the_names_of_a_record_need_nothing():
+    assert [*imported(TREES["record.schema"])] == []
+
+
 def test_the_test_sees_imports():
     assert "torch" in outside({"training"})
     assert reached("training") >= {"data", "norms", "probes", "record", "tracking"}
@@ -165,4 +172,4 @@ def test_the_only_target_of_the_configurations_is_hydras_own_callback():
         for key, value in keys_of(yaml.safe_load(path.read_text()))
         if re.fullmatch(r"_(target|partial|args|recursive|convert)_", key)
     ]
-    assert targets == [("train.yaml", "icsbench.hydra_app.SweepOutcome")]
+    assert targets == [("train.yaml", "icsbench.app.launch.SweepOutcome")]

@@ -1,67 +1,25 @@
-"""Which runs may be compared: those that differ in nothing but regime, learning rate and seed."""
+"""Which runs may be compared: those of one study that differ in nothing but its factors and the seed."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from icsbench.errors import IcsbenchError
-from icsbench.record.reader import Run
+from icsbench.record import legacy, schema
+from icsbench.record.reader import Kind, Regime, Run
 
-# In the order in which they are tried to tell apart groups of one experiment.
-_SHARED_SETTINGS = (
-    "scale",
-    "data.name",
-    "model.name",
-    "model.width",
-    "model.depth",
-    "model.units",
-    "steps",
-    "batch_size",
-    "model.head",
-    "model.head_norm",
-    "model.init",
-    "model.init_std",
-    "optim.momentum",
-    "optim.weight_decay",
-    "optim.schedule",
-    "data.val_size",
-    "data.flip",
-    "data.crop",
-    "data.binary",
-    "recalibration_batches",
-    "log_every",
-    "probes.batch_size",
-    "probes.samples",
-    "probes.alpha_low",
-    "probes.alpha_high",
-    "probes.alpha_points",
-    "amp",
+_FACTORS = ("norm", "optim.lr")
+"""What every study may vary: the norm with its options, and the learning rate."""
+
+_NOT_COMPARED = (
+    *("experiment", "study", "results", "seed", "device", "threads", "deterministic", "compile", "checkpoint_every"),
+    *("eval_every", "data.root", "wandb"),
 )
-_SWEPT = {"batch_size": ("batch_size", "steps", "recalibration_batches")}
-"""Settings that an experiment sweeps over, with all that hangs on them: they do not divide its runs into groups."""
+"""Settings that leave alone what a run measures: where and how it is computed, and how often it is looked at."""
 
-_REGIMES = ("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf")
-
-_SCALES = {
-    "demo": {"data.name": "digits", "model.width": 0.125, "batch_size": 64},
-    "cpu": {"data.name": "cifar10", "model.width": 0.25, "batch_size": 128},
-    "paper": {"data.name": "cifar10", "model.width": 1.0, "steps": 15_000, "batch_size": 128},
-}
-"""What each of ``configs/scale`` stands for with a VGG; the steps of the smaller ones are up to the experiment."""
-
-_PAPERS = {
-    "mlp": {
-        "data.name": "mnist",
-        "data.binary": True,
-        "model.depth": 3,
-        "model.units": 100,
-        "steps": 50_000,
-        "batch_size": 60,
-    },
-    "dln": {"data.name": "gaussian", "model.depth": 25, "model.units": 10, "steps": 10_000},
-}
-"""What scale ``paper`` stands for with the other networks; at the smaller scales their experiments say it."""
+_NAMED_FIRST = ("lab.name", "lab", "scale", "data.name", "model.name", "model", "steps", "batch_size", "optim", "data")
+"""The order in which settings are tried to tell apart groups of one experiment; then any other, by its key."""
 
 _UNUSUAL = {
     "optim.momentum": "momentum {}",
@@ -82,18 +40,22 @@ class NotMeasured(IcsbenchError):
     """A figure cannot be drawn from these records, which are sound but do not hold what it shows."""
 
 
-def regime_order(regime: str) -> tuple[int, str]:
-    """Sort key: the network as it is, BN, BN with noise, noise alone, l_p normalisation, then any other by name."""
-    return (_REGIMES.index(regime) if regime in _REGIMES else len(_REGIMES), regime)
+def regime_order(regime: Regime) -> tuple[float, str]:
+    """Sort key: the place that a regime has among others, then its name."""
+    return (regime.order, regime)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """The seeds of one configuration: one regime at one learning rate."""
+    """A cell of a study: the seeds of one configuration, with one regime at one learning rate (NaN for a lab).
 
-    regime: str
+    ``settings``: its value of each factor by dotted key, the options of a factor that is a group among them.
+    """
+
+    regime: Regime
     lr: float
     runs: tuple[Run, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def trained(self) -> tuple[Run, ...]:
@@ -108,55 +70,94 @@ class Condition:
 
 @dataclass(frozen=True)
 class Group:
-    """Finished runs of one experiment on the same data, network, steps and scale.
+    """Finished runs of one experiment that differ in its factors and the seed alone.
 
-    Raises IcsbenchError for runs that differ in any of them, or do not state them: they must not share a figure.
+    :raises IcsbenchError: they differ in anything else, or do not state their data, and must not share a figure.
     """
 
     name: str
     runs: tuple[Run, ...]
+    study: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    """The factors of the study as its other runs name them, each with the settings that hang on it."""
 
     def __post_init__(self) -> None:
-        first = self.runs[0]
-        for run in self.runs[1:]:
-            if _signature(run) != _signature(first):
-                names = " and ".join(_names(str(first.setting("experiment")), [first, run]))
+        first, keys = self.runs[0], _differences(self.runs, self._factors)
+        for run in self.runs:
+            if _experiment(run) != _experiment(first) or any(_compared(run, k) != _compared(first, k) for k in keys):
+                names = " and ".join(_names([first, run], self._factors))
                 raise IcsbenchError(f"{run.path}: not comparable with {first.path}; {names} need figures of their own")
+
+    @cached_property
+    def _factors(self) -> dict[str, tuple[str, ...]]:
+        return _factors(self.runs) | dict(self.study)
+
+    @property
+    def kind(self) -> Kind:
+        """``training``, or ``lab`` for runs of a lab."""
+        return self.runs[0].kind
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """What its study varies: dotted keys of the config, or groups of them."""
+        return tuple(self._factors)
 
     @property
     def lrs(self) -> list[float]:
-        """The learning rates among the runs, ascending."""
-        return sorted({run.lr for run in self.runs})
+        """The learning rates among the runs, ascending; none for a lab."""
+        return sorted({run.lr for run in self.runs if run.kind == "training"})
 
     def at(self, lr: float) -> "Group":
         """The runs of one learning rate."""
-        return Group(self.name, tuple(run for run in self.runs if run.lr == lr))
+        return Group(self.name, tuple(run for run in self.runs if run.lr == lr), self.study)
 
-    @property
+    @cached_property
     def conditions(self) -> list[Condition]:
-        """One per configuration, by learning rate, then regime, then folder; seeds ascending."""
+        """One per configuration, by learning rate, regime, factors that the records name, folder; seeds ascending."""
         folders: dict[Any, list[Run]] = {}
         for run in self.runs:
-            folders.setdefault((run.lr, regime_order(run.regime), run.path.parent), []).append(run)
+            folders.setdefault((*_order(run), run.path.parent), []).append(run)
         return [
-            Condition(members[0].regime, members[0].lr, tuple(sorted(members, key=lambda run: run.seed)))
-            for _, members in sorted(folders.items(), key=lambda item: item[0])
+            Condition(runs[0].regime, runs[0].lr, tuple(sorted(runs, key=lambda run: run.seed)), self._cell(runs[0]))
+            for _, runs in sorted(folders.items(), key=lambda item: item[0])
         ]
+
+    def _cell(self, run: Run) -> dict[str, Any]:
+        return {key: value for key, value in run.settings.items() if _below(key, self.factors)}
+
+    def select(self, **settings: Any) -> Condition:
+        """The one cell with these settings: ``norm`` (its name), ``lr``, or dotted keys of the config.
+
+        ``group.select(norm="noisy_bn", lr=0.1, **{"norm.strength": 2})``
+
+        :raises NotMeasured: no cell has them, or more than one.
+        """
+        found = [cell for cell in self.conditions if all(_setting(cell, key) == settings[key] for key in settings)]
+        if len(found) == 1:
+            return found[0]
+        further = [f"{key} {value}" for key, value in settings.items() if key not in ("norm", "lr")]
+        what = f" of {settings['norm']}" if "norm" in settings else ""
+        what += f" at learning rate {settings['lr']:g}" if "lr" in settings else ""
+        what += f" with {' and '.join(further)}" if further else ""
+        if not found:
+            raise NotMeasured(f"{self.name} has no finished run{what}")
+        raise NotMeasured(f"{self.name} has {len(found)} settings{what}, which must not be pooled")
 
     @property
     def single_conditions(self) -> list[Condition]:
         """``conditions``, where each regime has one setting per learning rate.
 
-        Raises NotMeasured where it has several, e.g. noise of two sizes, which must not be averaged.
+        :raises NotMeasured: one has several, e.g. noise of two sizes, which must not be averaged.
         """
         conditions = self.conditions
-        seen: dict[tuple[str, float], Condition] = {}
+        seen: dict[tuple[str, float | None], Condition] = {}
         for condition in conditions:
-            other = seen.setdefault((condition.regime, condition.lr), condition)
+            lr = condition.lr if self.kind == "training" else None
+            other = seen.setdefault((condition.regime, lr), condition)
             if other is not condition:
+                what = condition.regime + ("" if lr is None else f" at lr {lr:g}")
                 raise NotMeasured(
-                    f"{condition.runs[0].path.parent}: a second setting of {condition.regime} at lr {condition.lr:g}, "
-                    f"next to {other.runs[0].path.parent.name}; in this figure each needs an experiment of its own"
+                    f"{condition.runs[0].path.parent}: a second setting of {what}, next to "
+                    f"{other.runs[0].path.parent.name}; in this figure each needs an experiment of its own"
                 )
         return conditions
 
@@ -167,53 +168,90 @@ class Group:
 
     @property
     def network(self) -> str:
-        """The ``model.name`` that the runs share."""
-        return _model(self.runs[0])
+        """The ``model.name`` of its first run; ``?`` where it has none."""
+        return str(self.runs[0].setting("model.name", "?"))
+
+    @property
+    def units(self) -> bool:
+        """Whether the channels of every layer are single units, as in an MLP."""
+        return self.kind == "training" and all(run.model.units for run in self.runs)
 
     @property
     def num_classes(self) -> int:
-        """The number of classes; guessing is right once in so many. Raises NotMeasured for a regression."""
+        """The number of classes; guessing is right once in so many. Raises NotMeasured where there are none."""
+        if self.kind == "lab":
+            raise NotMeasured("a lab has no classes, and no accuracy")
         number = _data(self.runs[0])["num_classes"]
         if number is None:
             raise NotMeasured("a regression has no classes, and no accuracy; its training loss is in loss")
         return int(number)
 
-    @property
+    @cached_property
     def facts(self) -> str:
         """What the runs share, for a caption: data, network and its size, batch, learning rate, steps, scale.
 
-        Further settings of training are named where they are not the customary ones.
+        Further settings of training are named where they are not the customary ones, or are factors. Of a lab: its
+        label, its options, the network that it is about, scale.
         """
-        run = self.runs[0]
+        run, cells = self.runs[0], [condition.runs[0] for condition in self.conditions]
+        scale = f"scale {run.setting('scale')}"
+        if self.kind == "lab":
+            options = dict.fromkeys(key for cell in cells for key in cell.settings if key.startswith("lab."))
+            said = [f"{key.removeprefix('lab.')} {self._values(key)}" for key in options if key != "lab.name"]
+            said += dict.fromkeys(cell.model.label for cell in cells if "model" in cell.config)
+            return ", ".join([run.regime.label, *said, scale])
+        batch = "full batch" if run.setting("data.name") == "gaussian" else f"batch {self._values('batch_size')}"
         return ", ".join(
             [
-                _data(run)["label"],
-                _network(run),
-                "full batch" if run.setting("data.name") == "gaussian" else f"batch {self._list('batch_size')}",
+                " and ".join(dict.fromkeys(_data(cell)["label"] for cell in cells)),
+                " and ".join(dict.fromkeys(cell.model.label for cell in cells)),
+                batch,
                 "lr " + _enumerated(self.lrs),
-                f"{self._list('steps')} steps",
-                *_unusual(run),
-                f"scale {run.setting('scale')}" + ("" if _true_to_scale(run) else " altered"),
+                f"{self._values('steps')} steps",
+                *self._unusual(),
+                scale + ("" if _true_to_scale(run) else " altered"),
             ]
         )
 
-    def _list(self, key: str) -> str:
-        return _enumerated(sorted({int(run.setting(key, 0)) for run in self.runs}))
+    def _unusual(self) -> list[str]:
+        run, labels = self.runs[0], {condition.runs[0].model.label for condition in self.conditions}
+        values = {key: _compared(run, key) for key in _UNUSUAL if not _below(key, self.factors)}
+        said = [_UNUSUAL[key].format(value) for key, value in values.items() if value and value != _CUSTOMARY.get(key)]
+        elsewhere = (*_FACTORS, "batch_size", "steps", *(["model"] if len(labels) > 1 else []))
+        varied = dict.fromkeys(key for cell in self.conditions for key in cell.settings if not _below(key, elsewhere))
+        return said + [f"{key} {self._values(key)}" for key in varied if len({*self._of(key)}) > 1]
 
-    @property
+    def _of(self, key: str) -> list[Any]:
+        return [condition.runs[0].settings.get(key) for condition in self.conditions]
+
+    def _values(self, key: str) -> str:
+        values = dict.fromkeys(self._of(key))
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            return _enumerated(sorted(values))
+        return " and ".join(map(str, values))
+
+    @cached_property
     def provenance(self) -> str:
         """What made the records: versions, commit, processor, threads, wall time, data fingerprint, seeds."""
         made = [run.environment for run in self.runs]
         minutes = [run.seconds / 60 for run in self.runs if run.seconds is not None]
         wall = f"; {min(minutes):.1f} to {max(minutes):.1f} minutes a run" if minutes else ""
+        data = ""
+        if self.kind == "training":
+            data = f"data fingerprint {_several(_data(run)['fingerprint'] for run in self.runs)}, "
         return (
             f"icsbench {_several(e.get('icsbench') for e in made)}, commit {_several(e.get('commit') for e in made)}, "
             f"torch {_several(e.get('torch') for e in made)}, {_several(e.get('machine') for e in made)} "
             f"({_several(e.get('device_name') or e.get('device') for e in made)}), "
             f"threads a run: {_several(e.get('threads') for e in made)}{wall}; "
-            f"data fingerprint {_several(_data(run)['fingerprint'] for run in self.runs)}, "
+            f"{data}"
             f"seeds {', '.join(map(str, sorted({run.seed for run in self.runs})))}"
         )
+
+
+def _setting(cell: Condition, key: str) -> Any:
+    named = {"norm": cell.regime, "lr": cell.lr}
+    return named[key] if key in named else cell.runs[0].settings.get(key)
 
 
 def _enumerated(values: Sequence[float]) -> str:
@@ -225,100 +263,128 @@ def _several(values: Iterable[Any]) -> str:
     return " and ".join(sorted({str(value) for value in values}))
 
 
-def _model(run: Run) -> str:
-    return str(run.setting("model.name", "?"))
-
-
-def _network(run: Run) -> str:
-    name, depth, units = _model(run), run.setting("model.depth"), run.setting("model.units")
-    if name == "mlp":
-        return f"MLP, {depth} x {units} sigmoid units"
-    if name == "dln":
-        return f"deep linear network, {depth} layers of {units} x {units}"
-    width = run.setting("model.width")
-    size = "" if width is None else f" at width {Fraction(width).limit_denominator(64)}"
-    return (name.upper() if name.startswith("vgg") else name) + size
-
-
-def _shared(run: Run, key: str) -> Any:
-    """A setting as far as it bears on the run, so that a record from before there was the key is like a later one."""
-    if key == "amp":
-        return precision(run)
-    if key == "model.init_std" and run.setting("model.init") != "gaussian":
-        return None
-    return run.setting(key, False if key == "data.binary" else None)
-
-
 def precision(run: Run) -> str:
-    """What passes are computed in. Before the environment said so, the probes of an amp run were in bfloat16 too."""
+    """What the passes of a training are computed in, as far as ``amp`` has a say: float32, bf16, or all in bf16."""
     if not run.setting("amp", False):
         return "float32"
-    probed = any(run.setting(f"probes.{probe}") for probe in ("shift", "ics", "landscape"))
-    return "bf16 (probes too)" if probed and "precision" not in run.environment else "bf16"
-
-
-def _unusual(run: Run) -> list[str]:
-    settings = ((key, say, _shared(run, key)) for key, say in _UNUSUAL.items())
-    return [say.format(value) for key, say, value in settings if value and value != _CUSTOMARY.get(key)]
+    return "bf16 (probes too)" if legacy.probed_under_autocast(run.settings, run.environment) else "bf16"
 
 
 def _true_to_scale(run: Run) -> bool:
-    scale, network = str(run.setting("scale")), _model(run)
-    if network.startswith("vgg"):
-        stands_for = _SCALES.get(scale, {})
-    else:
-        stands_for = _PAPERS.get(network, {}) if scale == "paper" else {}
-    return all(run.setting(key) == value for key, value in stands_for.items())
-
-
-def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """The finished runs, in groups that may be compared, ordered by name.
-
-    A group is named after its experiment; where one experiment has several groups, by the settings that tell them
-    apart as well. Raises IcsbenchError for a finished run whose environment does not state its data.
-    """
-    members: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        if run.finished:
-            members.setdefault(_signature(run), []).append(run)
-    experiments: dict[str, list[list[Run]]] = {}
-    for group in members.values():
-        experiments.setdefault(str(group[0].setting("experiment", "runs")), []).append(group)
-    return sorted(
-        (
-            Group(name, tuple(group))
-            for experiment, groups in experiments.items()
-            for name, group in zip(_names(experiment, [group[0] for group in groups]), groups, strict=True)
-        ),
-        key=lambda group: group.name,
-    )
+    stands_for = run.model.scales.get(str(run.setting("scale")), {})
+    return all(run.settings.get(key) == value for key, value in stands_for.items())
 
 
 def _data(run: Run) -> dict[str, Any]:
     data = run.environment.get("data")
     if not isinstance(data, dict) or not {"label", "num_classes", "fingerprint"} <= data.keys():
         raise IcsbenchError(
-            f"{run.path / 'environment.json'}: does not state data label, num_classes and fingerprint; run it again"
+            f"{run.path / schema.ENVIRONMENT}: does not state data label, num_classes and fingerprint; run it again"
         )
     return data
 
 
-def _signature(run: Run) -> tuple[Any, ...]:
-    experiment = run.setting("experiment")
-    shared = (_shared(run, key) for key in _SHARED_SETTINGS if key not in _SWEPT.get(experiment, ()))
-    return (experiment, _data(run)["fingerprint"], *shared)
+def _experiment(run: Run) -> str:
+    return str(run.setting("experiment", "runs"))
 
 
-def _names(experiment: str, runs: Sequence[Run]) -> list[str]:
-    names = [experiment] * len(runs)
-    for key in _SHARED_SETTINGS:
-        values = [str(_shared(run, key)) for run in runs]
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """The finished runs, in groups that may be compared, ordered by name.
+
+    A group is named after its experiment; where one experiment has several groups, by the settings that tell them
+    apart as well. Raises IcsbenchError for a finished training whose environment does not state its data.
+    """
+    experiments: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.finished:
+            experiments.setdefault(_experiment(run), []).append(run)
+    groups = []
+    for of_experiment in experiments.values():
+        factors = _factors(of_experiment)
+        keys = _differences(of_experiment, factors)
+        members: dict[tuple[Any, ...], list[Run]] = {}
+        for run in of_experiment:
+            members.setdefault(tuple(_compared(run, key) for key in keys), []).append(run)
+        names = _names([group[0] for group in members.values()], factors)
+        groups += [Group(name, tuple(group), factors) for name, group in zip(names, members.values(), strict=True)]
+    return sorted(groups, key=lambda group: group.name)
+
+
+def _factors(runs: Iterable[Run]) -> dict[str, tuple[str, ...]]:
+    """All factors that runs of a study name, each with the settings that hang on it."""
+    return {**dict.fromkeys(_FACTORS, ()), **{key: hanging for run in runs for key, hanging in run.factors.items()}}
+
+
+def _differences(runs: Sequence[Run], factors: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The settings in which runs differ although they may not, in the order in which they tell groups apart.
+
+    An option of a probe that some records lack counts for those that have it: for the others there was no such probe.
+    """
+    for run in runs:
+        if run.kind == "training":
+            _data(run)
+    free = {*_NOT_COMPARED, *factors, *(key for hanging in factors.values() for key in hanging)}
+    if any(_below(key, ("data",)) for key in factors):
+        free.add("data.fingerprint")
+    different = {}
+    for key in set().union(*(run.settings for run in runs)):
+        if _below(key, free) or _is_schedule(key, runs):
+            continue
+        values = {_compared(run, key) for run in runs}
+        if key.startswith("probes."):
+            values.discard(None)
+        if len(values) > 1:
+            different[key] = all(isinstance(value, int | float | None) for value in values)
+    return sorted(different, key=lambda key: (*_place(key), not different[key], key))
+
+
+def _is_schedule(key: str, runs: Sequence[Run]) -> bool:
+    """Whether a setting says which probes measure, or how often, and not how."""
+    if not key.startswith("probes."):
+        return False
+    return key.endswith("every") or all(isinstance(run.settings.get(key), bool | None) for run in runs)
+
+
+def _place(key: str) -> tuple[bool, int]:
+    places = [place for place, first in enumerate(_NAMED_FIRST) if _below(key, (first,))]
+    return key == "data.fingerprint", min(places, default=len(_NAMED_FIRST))
+
+
+def _below(key: str, groups: Iterable[str]) -> bool:
+    """Whether a dotted key is one of the given ones, or in a group that is."""
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
+
+
+def _compared(run: Run, key: str) -> Any:
+    return precision(run) if key == "amp" else run.settings.get(key)
+
+
+def _names(runs: Sequence[Run], factors: Mapping[str, tuple[str, ...]]) -> list[str]:
+    names = list(map(_experiment, runs))
+    for key in _differences(runs, factors):
+        values = [_compared(run, key) for run in runs]
         if len(set(names)) < len(set(zip(names, values, strict=True))):
-            leaf = key.rpartition(".")[2]
-            names = [
-                f"{name}-{value}" if leaf in ("scale", "name", "amp") else f"{name}-{leaf}{value}"
-                for name, value in zip(names, values, strict=True)
-            ]
-    if len(set(names)) < len(names):
-        names = [f"{name}-{_data(run)['fingerprint'][:8]}" for name, run in zip(names, runs, strict=True)]
+            names = [name + _suffix(key, value) for name, value in zip(names, values, strict=True)]
     return names
+
+
+def _suffix(key: str, value: Any) -> str:
+    leaf = key.rpartition(".")[2]
+    if value is None:
+        return ""
+    if leaf in ("scale", "name", "amp"):
+        return f"-{value}"
+    return f"-{str(value)[:8]}" if leaf == "fingerprint" else f"-{leaf}{value}"
+
+
+def named_factors(run: Run) -> dict[str, Any]:
+    """The options of the norm of a run, and the factors that its record names for its study, by dotted key."""
+    named = ("norm", *(run.factors if "study" in run.config else ()))
+    return {key: value for key, value in run.settings.items() if _below(key, named) and key != "norm.name"}
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    """Sort key of a configuration: learning rate, regime, and the factors that the record names."""
+    values = named_factors(run).items() if "study" in run.config else ()
+    ranks = tuple((key, isinstance(value, str), value) for key, value in sorted(values))
+    return (run.lr if run.kind == "training" else 0.0, *regime_order(run.regime), ranks)

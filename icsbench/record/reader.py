@@ -4,7 +4,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,67 +16,74 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from icsbench.errors import IcsbenchError
-from icsbench.record.seal import SEAL
+from icsbench.record import legacy, schema
+from icsbench.record.metrics import Metrics
 from icsbench.record.strict_json import loads
 
+Kind = Literal["training", "lab"]
 Status = Literal["complete", "diverged", "chance", "incomplete", "running", "failed"]
 
-_STATUS_OF_OUTCOME: dict[str, Status] = {"trained": "complete", "diverged": "diverged", "chance": "chance"}
+_STATUS_OF_OUTCOME: dict[str, Status] = {
+    "trained": "complete",
+    "diverged": "diverged",
+    "chance": "chance",
+    "complete": "complete",  # of a lab
+}
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PLAIN_LOOK = {"order": math.inf, "color": "#7F7F7F", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "p"}
 
 
-class Metrics:
-    """The rows of one ``metrics.jsonl``, read as columns; IcsbenchError where a value is not what a column holds."""
+class Regime(str):
+    """The name of a norm, or of the lab of a lab's run, with how tables and figures show it.
 
-    def __init__(self, rows: list[dict[str, Any]], path: Path) -> None:
-        self.rows = rows
-        self._path = path
+    ``label``: the name for people. ``order``: its place among others, the smallest first. ``color``: ``#rrggbb``.
+    ``linestyle`` and ``marker``: as matplotlib has them. A name that comes without a look is grey, its own label, and
+    last.
+    """
 
-    @property
-    def last_step(self) -> int:
-        """The number of updates behind the latest row; 0 where there is none."""
-        return max((row["step"] for row in self.rows), default=0)
+    label: str
+    order: float
+    color: str
+    linestyle: str | tuple[float, tuple[float, ...]]
+    marker: str
 
-    def series(self, key: str, interval: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps, ascending, and values of the rows that hold ``key``: two arrays of shape (m,), m = 0 where none does.
-
-        With ``interval``, only of the probe rows that many steps after the probe before.
-        """
-        rows = [row for row in self.rows if key in row and (interval is None or row.get("shift/interval") == interval)]
-        steps, first = _steps(rows)
-        return steps, self._numbers(rows, key)[first]
-
-    def table(self, keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps, ascending, and values of the rows that hold all of n ``keys``: of shapes (m,) and (m, n)."""
-        wanted = set(keys)
-        rows = [row for row in self.rows if row.keys() >= wanted]
-        steps, first = _steps(rows)
-        return steps, np.stack([self._numbers(rows, key)[first] for key in keys], axis=1)
-
-    def lists(self, key: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps, ascending, and values of the rows that hold a list of K numbers at ``key``: (m,) and (m, K)."""
-        rows = [row for row in self.rows if key in row]
-        steps, first = _steps(rows)
-        return steps, self._numbers(rows, key, "a list of equally many numbers", 2)[first]
-
-    def _numbers(
-        self, rows: Sequence[dict[str, Any]], key: str, what: str = "a number", dimensions: int = 1
-    ) -> NDArray[np.float64]:
-        if not rows:
-            return np.empty((0,) * dimensions)
-        try:
-            values = np.array([row[key] for row in rows], np.float64)
-        except (ValueError, TypeError):
-            values = np.empty(0)
-        if values.ndim != dimensions or not values.size:
-            raise IcsbenchError(f"{self._path}: {key} is not {what} at every step; the record is damaged, run it again")
-        return values
+    def __new__(cls, name: str, look: Mapping[str, Any] | None = None) -> "Regime":
+        """A name, and those parts of its look that are known."""
+        regime = super().__new__(cls, name)
+        full = {"label": name, **_PLAIN_LOOK, **(look or {})}
+        regime.label, regime.order, regime.color, regime.marker = (
+            full[k] for k in ("label", "order", "color", "marker")
+        )
+        line = full["linestyle"]
+        regime.linestyle = line if isinstance(line, str) else (line[0], tuple(line[1]))
+        return regime
 
 
-def _steps(rows: Sequence[dict[str, Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The steps of the rows, ascending, and for each the first row that has it."""
-    steps, first = np.unique(np.array([row["step"] for row in rows], np.int64), return_index=True)
-    return steps, first
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_line(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in ("-", "--", "-.", ":")
+    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], list):
+        return False
+    dashes = value[1]
+    sound = all(_is_number(number) and number >= 0 for number in dashes) and sum(dashes) > 0
+    return _is_number(value[0]) and sound and len(dashes) % 2 == 0
+
+
+_LOOK: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "label": (lambda value: isinstance(value, str) and bool(value), "a text"),
+    "order": (_is_number, "a number"),
+    "color": (lambda value: isinstance(value, str) and bool(re.fullmatch("#[0-9a-fA-F]{6}", value)), "#rrggbb"),
+    "linestyle": (_is_line, '"-", "--", "-.", ":" or [offset, [on, off, ...]]'),
+    "marker": (
+        lambda value: isinstance(value, str) and bool(re.fullmatch(r"[.,ov^<>1-48spP*hH+xXDd|_]", value)),
+        "a marker of matplotlib, one character",
+    ),
+}
+"""Of each part of a look in ``environment.json``: whether a value fits, and what would."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +96,29 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
+class Model:
+    """The network of a run: its name with its size for captions, and what it says of itself.
+
+    ``units``: whether every channel of every layer is a single unit, as in an MLP. ``scales``: what each scale stands
+    for with this network, as dotted keys of the config and their values.
+    """
+
+    label: str
+    units: bool
+    scales: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One run directory. ``summary`` and ``environment`` are empty where the files are not written yet."""
+    """One run directory. ``summary`` and ``environment`` are empty where the files are not written yet.
+
+    ``kind``: ``lab`` for the run of a lab, whose rows are not those of a training, and whose ``regime`` is the lab.
+    """
 
     path: Path
+    kind: Kind
     config: dict[str, Any]
-    regime: str
+    regime: Regime
     seed: int
     status: Status
     summary: dict[str, Any]
@@ -115,6 +139,49 @@ class Run:
             value = value[part]
         return value
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every setting that is not null, by dotted key, and ``data.fingerprint``, that of the data it was made from.
+
+        A setting that a record of an earlier version lacks has the value that its run had; one that its network does
+        not take is left out. A list is the text of it.
+        """
+        found = dict(_flat(self.config))
+        data = self.environment.get("data")
+        if isinstance(data, dict):
+            found["data.fingerprint"] = data.get("fingerprint")
+        return legacy.settings(found) if self.kind == "training" else found
+
+    @cached_property
+    def factors(self) -> dict[str, tuple[str, ...]]:
+        """The settings that its study varies besides ``norm`` and ``optim.lr``, each with those that hang on it.
+
+        Keys are dotted, or groups. Raises IcsbenchError where the config does not state them as a mapping to lists.
+        """
+        factors = self.setting("study.factors", {}) if "study" in self.config else legacy.factors(self.config)
+        if not isinstance(factors, dict) or not all(isinstance(keys, list) for keys in factors.values()):
+            raise IcsbenchError(
+                f"{self.path / schema.CONFIG}: study.factors is {factors!r}; it would be a mapping of settings to the "
+                "lists of settings that hang on them"
+            )
+        return {str(key): tuple(map(str, keys)) for key, keys in factors.items()}
+
+    @cached_property
+    def model(self) -> Model:
+        """Its network. Raises IcsbenchError where ``environment.json`` describes it in another form."""
+        model = self.environment.get("model", legacy.model(self.settings))
+        try:
+            label, units, scales = model["label"], model["units"], model["scales"]
+            sound = isinstance(label, str) and isinstance(units, bool)
+            if sound and all(isinstance(values, dict) for values in scales.values()):
+                return Model(label, units, scales)
+        except (TypeError, KeyError, AttributeError):
+            pass
+        raise IcsbenchError(
+            f"{self.path / schema.ENVIRONMENT}: model is {model!r}; it would be an object with label (a text), units "
+            "(true or false) and scales (an object of objects)"
+        )
+
     @property
     def regression(self) -> bool:
         """Whether its data have no classes, so that there is a loss and no accuracy."""
@@ -123,8 +190,10 @@ class Run:
 
     @property
     def lr(self) -> float:
-        """The learning rate. Raises IcsbenchError where the config has none."""
-        return float(_required(self.config, "optim.lr", self.path / "config.yaml"))
+        """The learning rate; NaN for a lab. Raises IcsbenchError where the config of a training has none."""
+        if self.kind == "lab":
+            return math.nan
+        return float(_required(self.config, "optim.lr", self.path / schema.CONFIG))
 
     @property
     def chance(self) -> float:
@@ -166,7 +235,7 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """Wall time of the training so far, probes and evaluation included; None where it was not noted."""
-        seconds = _read_json(self.path / "timing.json").get("seconds")
+        seconds = _read_json(self.path / schema.TIMING).get("seconds")
         return None if seconds is None else float(seconds)
 
     @cached_property
@@ -176,7 +245,7 @@ class Run:
         Raises IcsbenchError for any other line that is not a JSON object with a ``step``, and for a finished run
         without the file.
         """
-        path = self.path / "metrics.jsonl"
+        path = self.path / schema.METRICS
         if not path.exists() and not self.finished:
             return Metrics([], path)
         lines = _read_text(path).splitlines()
@@ -184,7 +253,7 @@ class Run:
         for number, line in enumerate(lines, start=1):
             try:
                 row = loads(line)
-                if not isinstance(row["step"], int):
+                if not isinstance(row[schema.STEP], int):
                     raise TypeError
             except (ValueError, KeyError, TypeError):
                 if number == len(lines) and not self.finished:
@@ -195,57 +264,81 @@ class Run:
             rows.append(row)
         return Metrics(rows, path)
 
-    @cached_property
-    def layers(self) -> list[Layer]:
-        """The layers whose distributions were probed, by depth; empty where none were."""
-        return _read_layers(self.path / "probes" / "shift" / "layers.json")
+    def layers_of(self, probe: str) -> list[Layer]:
+        """The layers that a probe measured, by depth; empty where it measured none."""
+        if probe not in self._layers:
+            self._layers[probe] = _read_layers(self.path / schema.probe_layers(probe))
+        return self._layers[probe]
 
     @cached_property
-    def ics_layers(self) -> list[Layer]:
-        """The layers whose gradients were compared (Definition 2.1), by depth; empty where none were."""
-        return _read_layers(self.path / "probes" / "ics" / "layers.json")
+    def _layers(self) -> dict[str, list[Layer]]:
+        return {}
 
-    @cached_property
-    def probe_steps(self) -> list[int]:
-        """The steps with a stored ``probes/shift/step-*.npz``, ascending."""
-        files = (self.path / "probes" / "shift").glob("step-*.npz")
-        return sorted(int(file.stem.removeprefix("step-")) for file in files)
+    def steps_of(self, probe: str) -> list[int]:
+        """The steps at which a probe stored arrays, ascending."""
+        files = (self.path / schema.PROBES / probe).glob(schema.PROBE_ARRAYS)
+        return sorted(schema.step_of_arrays(file.stem) for file in files)
 
-    def histogram(self, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Counts (layers, bins) and bin edges (layers, bins + 1) of the pre-activations at a probed step.
+    def arrays(self, probe: str, step: int, *names: str) -> list[NDArray[np.float64]]:
+        """The arrays of these names that a probe stored at a step.
 
-        Counts are pooled over the channels of a layer; rows are in the order of ``layers``. Raises IcsbenchError for
-        a missing or damaged file.
+        :raises IcsbenchError: the file is missing or damaged.
         """
-        counts, edges = self._probe(step, "histogram_counts_preactivation", "histogram_edges_preactivation")
-        return counts, edges
-
-    def quantiles(self, step: int, layer: str) -> NDArray[np.float64]:
-        """The 15th, 50th and 85th percentile of the pre-activation of every channel of a layer: (3, channels).
-
-        Raises IcsbenchError for a layer that was not probed, and for a missing or damaged file.
-        """
-        paths = [probed.path for probed in self.layers]
-        if layer not in paths:
-            raise IcsbenchError(f"{self.path}: no probe of {layer}; the probed layers are {', '.join(paths) or 'none'}")
-        (values,) = self._probe(step, "quantiles_preactivation")
-        ends = np.cumsum([probed.channels for probed in self.layers])
-        if values.shape != (3, ends[-1]):
-            raise IcsbenchError(
-                f"{self.path}: probe at step {step} has quantiles of shape {values.shape}, where layers.json has "
-                f"{ends[-1]} channels; delete the run and run it again"
-            )
-        return np.split(values, ends[:-1], axis=1)[paths.index(layer)]
-
-    def _probe(self, step: int, *names: str) -> list[NDArray[np.float64]]:
-        path = self.path / "probes" / "shift" / f"step-{step:08d}.npz"
+        path = self.path / schema.probe_arrays(probe, step)
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return [np.asarray(arrays[name], np.float64) for name in names]
         except FileNotFoundError:
-            raise IcsbenchError(f"{path}: no such probe; this run has steps {self.probe_steps}") from None
+            raise IcsbenchError(f"{path}: no such probe; this run has steps {self.steps_of(probe)}") from None
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
-            raise IcsbenchError(f"{path}: damaged or not a shift probe; delete the run and run it again") from None
+            raise IcsbenchError(f"{path}: damaged or not a {probe} probe; delete the run and run it again") from None
+
+    def channels_of(self, probe: str, step: int, name: str, layer: str) -> NDArray[np.float64]:
+        """The part of one layer in an array whose last axis has the channels of all layers that the probe measured.
+
+        :raises IcsbenchError: the layer was not probed, or the file is missing or damaged.
+        """
+        layers = self.layers_of(probe)
+        paths = [probed.path for probed in layers]
+        if layer not in paths:
+            raise IcsbenchError(f"{self.path}: no probe of {layer}; the probed layers are {', '.join(paths) or 'none'}")
+        (values,) = self.arrays(probe, step, name)
+        ends = np.cumsum([probed.channels for probed in layers])
+        if values.shape[-1:] != (ends[-1],):
+            raise IcsbenchError(
+                f"{self.path}: probe at step {step} has {name} of shape {values.shape}, where layers.json has "
+                f"{ends[-1]} channels; delete the run and run it again"
+            )
+        return np.split(values, ends[:-1], axis=-1)[paths.index(layer)]
+
+    # Until their callers use the four above.
+
+    @property
+    def layers(self) -> list[Layer]:
+        """``layers_of("shift")``."""
+        return self.layers_of("shift")
+
+    @property
+    def ics_layers(self) -> list[Layer]:
+        """``layers_of("ics")``."""
+        return self.layers_of("ics")
+
+    @cached_property
+    def probe_steps(self) -> list[int]:
+        """``steps_of("shift")``."""
+        return self.steps_of("shift")
+
+    def histogram(self, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Counts (layers, bins) and bin edges (layers, bins + 1) of the pre-activations at a probed step.
+
+        Counts are pooled over the channels of a layer; rows are in the order of ``layers``.
+        """
+        counts, edges = self.arrays("shift", step, "histogram_counts_preactivation", "histogram_edges_preactivation")
+        return counts, edges
+
+    def quantiles(self, step: int, layer: str) -> NDArray[np.float64]:
+        """The 15th, 50th and 85th percentile of the pre-activation of every channel of a layer: (3, channels)."""
+        return self.channels_of("shift", step, "quantiles_preactivation", layer)
 
 
 def load_runs(root: Path) -> list[Run]:
@@ -266,13 +359,13 @@ def load_runs(root: Path) -> list[Run]:
 def _run_folders(root: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if {"config.yaml", SEAL} & set(files) and re.fullmatch(r"seed-\d+", Path(folder).resolve().name):
+        if {schema.CONFIG, schema.SEAL} & set(files) and re.fullmatch(schema.SEED_FOLDER, Path(folder).resolve().name):
             subfolders.clear()
             yield Path(folder)
 
 
 def _load_run(path: Path) -> Run:
-    config_path = path / "config.yaml"
+    config_path = path / schema.CONFIG
     try:
         config = yaml.load(_read_text(config_path), Loader=_YAML_LOADER)
     except yaml.YAMLError:
@@ -280,19 +373,34 @@ def _load_run(path: Path) -> Run:
     if not isinstance(config, dict):
         raise IcsbenchError(f"{config_path}: not a YAML mapping; the record is damaged, run it again")
     seed = _required(config, "seed", config_path)
-    regime = _required(config, "norm.name", config_path)
-    summary = _read_json(path / "summary.json")
-    failure = _read_json(path / "failure.json")
+    lab = config.get("lab") is not None
+    name = str(_required(config, "lab.name" if lab else "norm.name", config_path))
+    environment = _read_json(path / schema.ENVIRONMENT)
+    summary = _read_json(path / schema.SUMMARY)
+    failure = _read_json(path / schema.FAILURE)
     return Run(
         path=path,
+        kind="lab" if lab else "training",
         config=config,
-        regime=regime,
+        regime=_regime(name, "lab" if lab else "regime", environment, path / schema.ENVIRONMENT),
         seed=seed,
         status=_status(path, summary, failure),
         summary=summary,
-        environment=_read_json(path / "environment.json"),
+        environment=environment,
         error=failure.get("error"),
     )
+
+
+def _regime(name: str, key: str, environment: dict[str, Any], path: Path) -> Regime:
+    if key not in environment:
+        return Regime(name, legacy.LOOKS.get(name) if key == "regime" else None)
+    look = environment[key]
+    if not isinstance(look, dict):
+        raise IcsbenchError(f"{path}: {key} is {look!r}; it would be an object with {', '.join(_LOOK)}")
+    for part, (fits, what) in _LOOK.items():
+        if part in look and not fits(look[part]):
+            raise IcsbenchError(f"{path}: {key}.{part} is {look[part]!r}; it would be {what}")
+    return Regime(name, {part: look[part] for part in _LOOK if part in look})
 
 
 def _status(path: Path, summary: dict[str, Any], failure: dict[str, Any]) -> Status:
@@ -303,7 +411,7 @@ def _status(path: Path, summary: dict[str, Any], failure: dict[str, Any]) -> Sta
                 f"{path / 'summary.json'}: outcome is {outcome!r}; it would be one of {', '.join(_STATUS_OF_OUTCOME)}"
             )
         return _STATUS_OF_OUTCOME[outcome]
-    if _locked(path / "run.lock"):
+    if _locked(path / schema.LOCK):
         return "running"
     return "failed" if failure else "incomplete"
 
@@ -320,6 +428,15 @@ def _locked(path: Path) -> bool:
         return False
     lock.release()
     return False
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every setting that is not null; a list as the text of it."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield f"{prefix}{key}", str(value) if isinstance(value, list) else value
 
 
 def _required(config: dict[str, Any], key: str, path: Path) -> Any:

@@ -3,10 +3,10 @@
 import hashlib
 from pathlib import Path
 
+from icsbench.record.schema import CONFIG, ENVIRONMENT, METRICS, PROBES, SEAL, SUMMARY
 from icsbench.record.strict_json import loads
 
-SEAL = "seal.json"
-_SEALED = ("config.yaml", "environment.json", "metrics.jsonl")
+_SEALED = (CONFIG, ENVIRONMENT, METRICS)
 
 
 def checksums(folder: Path, summary: bytes) -> dict[str, str]:
@@ -17,11 +17,11 @@ def checksums(folder: Path, summary: bytes) -> dict[str, str]:
     """
     sums = {name: _sha256((folder / name).read_bytes()) for name in _SEALED}
     probes = hashlib.sha256()
-    for path in sorted((folder / "probes").rglob("*.*")):
+    for path in sorted((folder / PROBES).rglob("*.*")):
         if not path.name.startswith("."):
             probes.update(f"{path.relative_to(folder).as_posix()} {_sha256(path.read_bytes())}\n".encode())
     run = "/".join(folder.resolve().parts[-2:])
-    return {"run": run, **sums, "probes": probes.hexdigest(), "summary.json": _sha256(summary)}
+    return {"run": run, **sums, PROBES: probes.hexdigest(), SUMMARY: _sha256(summary)}
 
 
 def broken(folder: Path) -> str | None:
@@ -33,7 +33,7 @@ def broken(folder: Path) -> str | None:
     """
     try:
         noted = loads((folder / SEAL).read_text(encoding="utf-8"))
-        found = checksums(folder, (folder / "summary.json").read_bytes())
+        found = checksums(folder, (folder / SUMMARY).read_bytes())
     except FileNotFoundError as error:
         return Path(error.filename).name
     except ValueError:

@@ -15,7 +15,8 @@ from icsbench.atomic import write_atomically
 from icsbench.config import Config, fingerprint_of, resolve
 from icsbench.errors import IcsbenchError
 from icsbench.record.legacy import FORMER_KEYS, former_run
-from icsbench.record.seal import SEAL, broken, checksums
+from icsbench.record.schema import CHECKPOINT, CONFIG, ENVIRONMENT, LOCK, METRICS, PROBES, SEAL, SUMMARY, TIMING
+from icsbench.record.seal import broken, checksums
 from icsbench.record.strict_json import dumps, loads
 
 # Seconds to wait for the lock: longer than a look at the status, or the last steps of a sweep that has been killed.
@@ -53,7 +54,7 @@ def names_of(config: Config) -> list[tuple[str, str]]:
 def folder_of(config: Config) -> Path:
     """Where a run's record is: ``config.run_dir``, or the folder of an earlier version where only that is there."""
     folders = [config.run_dir.parents[1] / name / config.run_dir.name for name, _ in names_of(config)]
-    return next((folder for folder in folders if (folder / "config.yaml").exists()), folders[0])
+    return next((folder for folder in folders if (folder / CONFIG).exists()), folders[0])
 
 
 class Record:
@@ -75,7 +76,7 @@ class Record:
         self.path = folder_of(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.path / "run.lock")
+            self._lock = FileLock(self.path / LOCK)
             self._lock.acquire(timeout=_PATIENCE)
         except Timeout:
             raise IcsbenchError(
@@ -88,7 +89,7 @@ class Record:
                 left_by_a_kill.unlink()
             self._adopt(config)
             self._claim(config)
-            self._metrics: IO[bytes] = open(self.path / "metrics.jsonl", "ab")
+            self._metrics: IO[bytes] = open(self.path / METRICS, "ab")
         except BaseException as error:
             self._lock.release()
             if isinstance(error, OSError):
@@ -102,27 +103,33 @@ class Record:
 
     def _adopt(self, config: Config) -> None:
         """Copy the finished record of the same run from another experiment; ``summary.json`` last."""
-        if (self.path / "summary.json").exists() or (self.path / "checkpoint.pt").exists():
+        if (self.path / SUMMARY).exists() or (self.path / CHECKPOINT).exists():
             return
         results, seed = Path(config.results), self.path.name
         for theirs in (found for name, _ in names_of(config) for found in sorted(results.glob(f"*/{name}/{seed}"))):
-            if theirs == self.path or not (theirs / "summary.json").exists() or broken(theirs):
+            if theirs == self.path or not (theirs / SUMMARY).exists() or broken(theirs):
                 continue
-            other = load_config(theirs / "config.yaml")  # its data.root says which data the record was made from
-            here = replace(other, experiment=config.experiment, scale=config.scale, results=config.results)
-            if (theirs / "probes").exists():
-                shutil.copytree(theirs / "probes", self.path / "probes", dirs_exist_ok=True)
-            for name in ("environment.json", "metrics.jsonl", "timing.json", "checkpoint.pt"):
+            other = load_config(theirs / CONFIG)  # its data.root says which data the record was made from
+            here = replace(
+                other,
+                experiment=config.experiment,
+                scale=config.scale,
+                results=config.results,
+                study=config.study,
+            )
+            if (theirs / PROBES).exists():
+                shutil.copytree(theirs / PROBES, self.path / PROBES, dirs_exist_ok=True)
+            for name in (ENVIRONMENT, METRICS, TIMING, CHECKPOINT):
                 if (theirs / name).exists():
                     content = (theirs / name).read_bytes()
                     write_atomically(self.path / name, lambda file, content=content: file.write(content))
             text = here.to_yaml().encode()
-            write_atomically(self.path / "config.yaml", lambda file, text=text: file.write(text))
-            self._finish((theirs / "summary.json").read_bytes())
+            write_atomically(self.path / CONFIG, lambda file, text=text: file.write(text))
+            self._finish((theirs / SUMMARY).read_bytes())
             return
 
     def _claim(self, config: Config) -> None:
-        path = self.path / "config.yaml"
+        path = self.path / CONFIG
         if path.exists():
             other = load_config(path)
             theirs, ours = {"seed": other.seed, **other.identity()}, {"seed": config.seed, **config.identity()}
@@ -150,7 +157,7 @@ class Record:
     @property
     def summary(self) -> dict[str, Any] | None:
         """The summary of a complete run, None otherwise."""
-        return self.read_json("summary.json")
+        return self.read_json(SUMMARY)
 
     def append(self, row: dict[str, Any]) -> None:
         """Append one row to ``metrics.jsonl``; numbers that are not finite as in :mod:`icsbench.record.strict_json`."""
@@ -171,7 +178,7 @@ class Record:
         size = self._metrics.seek(0, os.SEEK_END)
         if size < position:
             raise IcsbenchError(
-                f"{self.path / 'metrics.jsonl'} is shorter than its checkpoint says ({size} < {position} bytes); "
+                f"{self.path / METRICS} is shorter than its checkpoint says ({size} < {position} bytes); "
                 f"delete {self.path} to start this run again"
             )
         self._metrics.truncate(position)
@@ -202,7 +209,7 @@ class Record:
 
     def _finish(self, summary: bytes) -> None:
         self.write_json(SEAL, checksums(self.path, summary))
-        write_atomically(self.path / "summary.json", lambda file: file.write(summary))
+        write_atomically(self.path / SUMMARY, lambda file: file.write(summary))
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Write an ``.npz`` file of the record atomically."""

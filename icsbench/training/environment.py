@@ -4,7 +4,6 @@ import ctypes
 import os
 import platform
 import re
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from icsbench.members import member
 from icsbench.models import Model
 from icsbench.norms import Norm
 from icsbench.record.writer import Record, load_config
+from icsbench.source import commit
 
 
 def dataset_of(config: Config) -> Dataset:
@@ -184,18 +184,3 @@ def _other_data(path: Path, theirs: dict[str, Any], dataset: Dataset) -> str:
         f"{path} was made from other data ({theirs['label']} {theirs['fingerprint']}, "
         f"not {dataset.label} {dataset.fingerprint}); choose another folder with results=DIR"
     )
-
-
-def commit() -> str | None:
-    """Commit of the source tree this package runs from, with ``+`` where it has uncommitted changes."""
-    package = Path(icsbench.__file__)
-    git = ["git", "-C", str(package.parent)]
-    try:
-        # Installed into a folder of somebody's own repository, the package is none of its files.
-        subprocess.run([*git, "ls-files", "--error-unmatch", package.name], capture_output=True, check=True)
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changed else "")

@@ -6,11 +6,12 @@ import sys
 import numpy as np
 import pytest
 from filelock import FileLock
-from synthetic import LAYERS, write_run, write_study
+from synthetic import LAYERS, write_lab, write_run, write_study
 
 from icsbench.analysis.groups import Group, group_runs
 from icsbench.errors import IcsbenchError
-from icsbench.record.reader import Metrics, load_runs
+from icsbench.record.metrics import Metrics
+from icsbench.record.reader import load_runs
 
 SHORT = {"steps": 200, "layers": LAYERS[:3]}
 
@@ -120,6 +121,9 @@ def test_finished_run_without_metrics_is_an_error_and_unfinished_is_not(tmp_path
         ("config.yaml", "a: [", "not a YAML mapping"),
         ("config.yaml", "- 1", "not a YAML mapping"),
         ("config.yaml", "seed: 0", "no norm.name"),
+        ("config.yaml", "{seed: 0, norm: {name: bn}, lab: {depth: 3}}", "no lab.name"),
+        ("config.yaml", "{seed: 0, norm: {name: bn}, lab: walk}", "no lab.name"),
+        ("environment.json", '{"regime": "bn"}', "regime is 'bn'; it would be an object"),
         ("summary.json", '{"status": ', "not a JSON object"),
         ("summary.json", '{"outcome": "fine"}', "outcome is 'fine'"),
         ("environment.json", "[]", "not a JSON object"),
@@ -187,32 +191,39 @@ def test_lists_of_unequal_length_or_none_are_one_clear_line(tmp_path, values):
         metrics.lists("l")
 
 
-def test_quantiles_of_a_layer(tmp_path):
+def test_the_channels_of_a_layer(tmp_path):
     options = {"steps": 20, "layers": ["fc1", "fc2"], "channels": [3, 4]}
     path = write_run(tmp_path, **options)
     run = only(path)
     with np.load(path / "probes" / "shift" / "step-00000016.npz") as file:
         arrays = dict(file)
-    assert np.array_equal(run.quantiles(16, "fc2"), arrays["quantiles_preactivation"][:, 3:])
+    assert np.array_equal(
+        run.channels_of("shift", 16, "quantiles_preactivation", "fc2"), arrays["quantiles_preactivation"][:, 3:]
+    )
     with pytest.raises(IcsbenchError, match="no probe of fc3; the probed layers are fc1, fc2"):
-        run.quantiles(16, "fc3")
+        run.channels_of("shift", 16, "quantiles_preactivation", "fc3")
     arrays["quantiles_preactivation"] = arrays["quantiles_preactivation"][:, 1:]
     np.savez(path / "probes" / "shift" / "step-00000016.npz", **arrays)
-    with pytest.raises(IcsbenchError, match=r"quantiles of shape \(3, 6\), where layers.json has 7 channels"):
-        only(path).quantiles(16, "fc2")
+    with pytest.raises(
+        IcsbenchError, match=r"quantiles_preactivation of shape \(3, 6\), where layers.json has 7 channels"
+    ):
+        only(path).channels_of("shift", 16, "quantiles_preactivation", "fc2")
 
 
-def test_histogram(tmp_path):
+HISTOGRAM = ("histogram_counts_preactivation", "histogram_edges_preactivation")
+
+
+def test_the_arrays_of_a_probe(tmp_path):
     path = write_run(tmp_path, **SHORT)
     run = only(path)
-    assert run.probe_steps == [0, 1, 2, 4, 8, 16, 32, 64, 99, 100, 199, 200]
-    counts, edges = run.histogram(99)
+    assert run.steps_of("shift") == [0, 1, 2, 4, 8, 16, 32, 64, 99, 100, 199, 200]
+    counts, edges = run.arrays("shift", 99, *HISTOGRAM)
     with np.load(path / "probes" / "shift" / "step-00000099.npz") as arrays:
         assert np.array_equal(counts, arrays["histogram_counts_preactivation"])
         assert np.array_equal(edges, arrays["histogram_edges_preactivation"])
     assert counts.shape == (3, 64) and edges.shape == (3, 65)
     with pytest.raises(IcsbenchError, match="no such probe"):
-        run.histogram(3)
+        run.arrays("shift", 3, *HISTOGRAM)
 
 
 @pytest.mark.parametrize("keep", [0, 100, -200])
@@ -221,14 +232,58 @@ def test_truncated_probe_is_one_clear_line(tmp_path, keep):
     probe = path / "probes" / "shift" / "step-00000100.npz"
     probe.write_bytes(probe.read_bytes()[:keep])
     with pytest.raises(IcsbenchError, match=r"step-00000100.npz: damaged"):
-        only(path).histogram(100)
+        only(path).arrays("shift", 100, *HISTOGRAM)
 
 
 def test_damaged_layers(tmp_path):
     path = write_run(tmp_path, **SHORT)
     (path / "probes" / "shift" / "layers.json").write_text('[{"depth": 1}]')
     with pytest.raises(IcsbenchError, match=r"layers\.json"):
-        _ = only(path).layers
+        only(path).layers_of("shift")
+
+
+def test_any_probe_is_read_by_its_name(tmp_path):
+    path = write_run(tmp_path, probes=False, **SHORT)
+    folder = path / "probes" / "rank"
+    folder.mkdir(parents=True)
+    (folder / "layers.json").write_text(
+        '[{"layer": "b", "depth": 2, "channels": 1}, {"layer": "a", "depth": 1, "channels": 3}]'
+    )
+    for step in (20, 3):
+        np.savez(folder / f"step-{step:08d}.npz", spectrum=np.arange(4) + step)
+    run = only(path)
+    assert [(layer.path, layer.depth, layer.channels) for layer in run.layers_of("rank")] == [("a", 1, 3), ("b", 2, 1)]
+    assert run.steps_of("rank") == [3, 20]
+    assert run.arrays("rank", 20, "spectrum")[0].tolist() == [20, 21, 22, 23]
+    assert run.channels_of("rank", 3, "spectrum", "b").tolist() == [6]
+    assert run.layers_of("shift") == [] and run.steps_of("shift") == []
+    with pytest.raises(IcsbenchError, match=r"probes/rank/step-00000020\.npz: damaged or not a rank probe"):
+        run.arrays("rank", 20, "norm")
+
+
+def test_a_run_of_a_lab(tmp_path):
+    path = write_lab(tmp_path, label="Random walk", depth=3)
+    run = only(path)
+    assert (run.kind, run.regime, run.regime.label, run.status, run.seed) == (
+        "lab",
+        "walk",
+        "Random walk",
+        "complete",
+        0,
+    )
+    assert run.settings["lab.depth"] == 3 and np.isnan(run.lr)
+    assert run.metrics.series("walk/distance")[1].tolist() == list(range(10)) and run.metrics.last_step == 9
+    assert only(write_lab(tmp_path / "begun", finished=False)).status == "incomplete"
+    trained = only(write_run(tmp_path / "trained", **SHORT))
+    assert trained.kind == "training"
+    assert only(write_lab(tmp_path / "noise", "noise")).regime.label == "noise"
+
+
+def test_settings_are_flat_and_without_nulls(tmp_path):
+    path = write_run(tmp_path, model={"name": "resnet", "skip": {"every": 2, "from": None}, "sizes": [3, 4]}, **SHORT)
+    settings = only(path).settings
+    assert settings["model.skip.every"] == 2 and settings["model.sizes"] == "[3, 4]" and settings["optim.lr"] == 0.1
+    assert "model.skip.from" not in settings and "data.root" not in settings
 
 
 def test_groups_are_named_by_what_tells_them_apart(tmp_path):

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from icsbench import training
-from icsbench.config import Config, DataConfig, ProbesConfig, WandbConfig, options_of
+from icsbench.config import Config, DataConfig, WandbConfig, options_of, probes_options
 from icsbench.data import Batches, channel_statistics, load_dataset
 from icsbench.errors import IcsbenchError
 from icsbench.record.writer import Record
-from icsbench.training.loop import learning_rate
+from icsbench.training.trainer import learning_rate
 
 REGIMES = ("none", "bn", "noisy_bn", "noise")
 
@@ -33,7 +33,7 @@ def config(tmp_path, norm="bn", **changes):
         data=DataConfig(val_size=157),
         model=options_of("model", "vgg11", width=0.0625),
         norm=options_of("norm", norm),
-        probes=ProbesConfig(every=6, batch_size=16, samples=64),
+        probes=probes_options(every=6, batch_size=16, samples=64),
         wandb=WandbConfig(mode="disabled"),
     )
     return replace(base, **changes)
@@ -95,7 +95,7 @@ def test_the_loop_trains_exactly_as_a_bare_loop_does(tmp_path, norm):
 
 @pytest.mark.parametrize("norm", REGIMES)
 def test_probes_on_or_off_is_bit_identical_training(tmp_path, norm):
-    on, off = config(tmp_path, norm), config(tmp_path, norm, probes=ProbesConfig(shift=False))
+    on, off = config(tmp_path, norm), config(tmp_path, norm, probes=probes_options(shift=False))
     assert training.run(on) == training.run(off)
     assert same_weights(weights(on), weights(off))
     plain = [row for row in rows(on) if "shift/interval" not in row]
@@ -276,7 +276,7 @@ def test_batch_larger_than_the_data(tmp_path):
     with pytest.raises(IcsbenchError, match="1280"):
         training.run(config(tmp_path, batch_size=1281))
     with pytest.raises(IcsbenchError, match=r"probes\.batch_size is 1281"):
-        training.run(config(tmp_path, probes=ProbesConfig(batch_size=1281)))
+        training.run(config(tmp_path, probes=probes_options(batch_size=1281)))
 
 
 def test_a_failure_is_noted_in_the_record_and_forgotten_by_the_next_attempt(tmp_path):
@@ -331,7 +331,9 @@ def test_a_metrics_file_on_a_full_disk(tmp_path, monkeypatch):
 
 # --- every probe, the other networks ---------------------------------------------------------------------------------
 
-EVERYTHING = ProbesConfig(every=6, batch_size=16, samples=64, ics=True, landscape=True, update_every=5, alpha_points=2)
+EVERYTHING = probes_options(
+    every=6, batch_size=16, samples=64, ics=True, landscape=True, update_every=5, alpha_points=2
+)
 
 
 def regression(tmp_path, norm="bn", **changes):
@@ -358,7 +360,7 @@ def sigmoid_mlp(tmp_path, norm="bn", **changes):
 def test_every_probe_at_once_is_bit_identical_training(tmp_path, make, norm):
     on, off = (
         make(tmp_path / "on", norm, probes=EVERYTHING),
-        make(tmp_path / "off", norm, probes=ProbesConfig(shift=False)),
+        make(tmp_path / "off", norm, probes=probes_options(shift=False)),
     )
     assert training.run(on) == training.run(off)
     assert same_weights(weights(on), weights(off))
@@ -427,7 +429,7 @@ def test_a_regression_that_diverges_says_so(tmp_path):
 
 
 def test_each_seed_of_a_regression_has_its_own_problem(tmp_path):
-    runs = [regression(tmp_path, seed=seed, probes=ProbesConfig(False)) for seed in (0, 1)]
+    runs = [regression(tmp_path, seed=seed, probes=probes_options(shift=False)) for seed in (0, 1)]
     losses = [training.run(c)["train/loss"] for c in runs]
     assert losses[0] != losses[1]
 
