@@ -283,7 +283,7 @@ def test_options_are_those_of_the_norm(dummies):
     assert options_of("norm", "standardized").gain == 0.5
     with pytest.raises(ValueError, match=r"^norm\.gain must be greater than 0 \(got 0\)$"):
         options_of("norm", "standardized", gain=0)
-    with pytest.raises(IcsbenchError, match="no norm is called 'standardised'; did you mean standardized?"):
+    with pytest.raises(IcsbenchError, match=r"no norm is called 'standardised'; did you mean standardized\?"):
         options_of("norm", "standardised")
 
 
