@@ -18,6 +18,7 @@ TINY = (
     *("model=vgg11", "model.width=0.0625", "steps=6", "batch_size=32", "log_every=2", "eval_every=3"),
     *("recalibration_batches=2", "threads=1", "device=cpu", "probes=none", "wandb=disabled"),
 )
+ANY_MODEL = tuple(override for override in TINY if not override.startswith("model"))  # for a network without a width
 PROBED = ("probes=shift", "probes.every=2", "probes.batch_size=16", "probes.samples=64")
 
 

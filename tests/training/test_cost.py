@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import PROBED, TINY, isolate, rows
+from helpers import ANY_MODEL, PROBED, TINY, isolate, rows
 
 import icsbench.training.evaluation as evaluation
 from icsbench.app.compose import composed
@@ -15,9 +15,8 @@ from icsbench.training.trainer import Trainer
 def configs(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)
 
-    def of(*overrides):
-        fitting = [o for o in TINY if "model=dln" not in overrides or not o.startswith("model")]
-        return composed([*fitting, *overrides])
+    def of(*overrides, base=TINY):
+        return composed([*base, *overrides])
 
     return of
 
@@ -76,7 +75,7 @@ def test_steps_probes_and_evaluated_batches_are_those_of_the_run(configs, monkey
 
 
 def test_a_regression_is_not_evaluated(configs, monkeypatch):
-    config = configs("model=dln", "data=gaussian", "batch_size=1000", "steps=5")
+    config = configs("model=dln", "data=gaussian", "batch_size=1000", "steps=5", base=ANY_MODEL)
     monkeypatch.setattr(cost, "_seconds", lambda work, device: (work(), 1.0)[1])
     assert cost.seconds_of_run(config, load_dataset("gaussian", None, 0, seed=0)) == 5.0
 
