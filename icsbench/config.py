@@ -86,8 +86,8 @@ class OptimConfig(Options):
     name: str = "sgd"
     lr: float = 0.1
     schedule: str = "constant"
-    wrap: dict[str, Any] = field(default_factory=dict)
-    """Name -> options of the wrapper; the first one acts first."""
+    wrap: dict[str, Any] | None = None
+    """Options of each wrapper by its name; the first one acts first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -363,8 +363,8 @@ def resolve(composed: DictConfig, former: Mapping[str, Collection[str]] | None =
         names = {group: {"name": kind.default} for group, kind in _OPEN.items() if kind.default}
         merged = OmegaConf.merge(OmegaConf.structured(_schema(types, wrappers)), names, composed)
         values: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
-        wrap = values["optim"]["wrap"]
-        wrap |= {name: options(**wrap[name]) for name, options in wrappers.items()}
+        for name, options in wrappers.items():
+            values["optim"]["wrap"][name] = options(**values["optim"]["wrap"][name])
         return Config(**{key: types[key](**value) if key in types else value for key, value in values.items()})
     except ConfigKeyError as error:
         raise IcsbenchError(unknown_key(str(error.full_key))) from error
@@ -395,9 +395,9 @@ def _wrappers(composed: DictConfig) -> dict[str, Any]:
 
 def _schema(types: Mapping[str, Any], wrappers: Mapping[str, Any]) -> type:
     """:class:`Config` with the options of the chosen members in its open groups."""
-    wrap = make_dataclass("Wrap", wrappers.items())
-    optim = make_dataclass("Optim", [("wrap", wrap, _node(wrap))], bases=(types["optim"],))
-    types = {**types, "optim": optim}
+    if wrappers:
+        wrap = make_dataclass("Wrap", wrappers.items())
+        types = {**types, "optim": make_dataclass("Optim", [("wrap", wrap, _node(wrap))], bases=(types["optim"],))}
     own = [f for f in fields(Config) if f.name not in types]
     settings = [
         (f.name, Any if f.name in _OPEN else f.type, field(default=f.default, default_factory=f.default_factory))

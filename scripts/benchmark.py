@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from icsbench.config import Config, DataConfig, ModelConfig, NormConfig, ProbesConfig, WandbConfig
+from icsbench.config import Config, DataConfig, ProbesConfig, WandbConfig, options_of
 from icsbench.data import Batches, Split, channel_statistics
 from icsbench.data import Dataset as Images
 from icsbench.norms import noise_modules
@@ -135,8 +135,8 @@ def training_config(folder: str, norm: str, steps: int) -> Config:
         threads=1,
         device="cpu",
         data=DataConfig("cifar10", val_size=0),
-        model=ModelConfig(width=0.25),
-        norm=NormConfig(norm),
+        model=options_of("model", width=0.25),
+        norm=options_of("norm", norm),
         probes=ProbesConfig(shift=False),
         wandb=WandbConfig("disabled"),
     )
@@ -300,7 +300,7 @@ def shift_probe() -> list[Row]:
 
 
 def _trainer(norm: str, inputs: torch.Tensor, targets: torch.Tensor):
-    config = Config(model=ModelConfig(width=0.25), norm=NormConfig(norm))
+    config = Config(model=options_of("model", width=0.25), norm=options_of("norm", norm))
     model = build_model(config, 10).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     stream = torch.Generator().manual_seed(1)
     for module in noise_modules(model):
@@ -506,7 +506,7 @@ def memory() -> list[Row]:
     split = random_split()
     with tempfile.TemporaryDirectory() as folder:
         config = training_config(folder, "noisy_bn", 10**6)
-        config.model.width = 0.125
+        config.model = options_of("model", width=0.125)
         config.probes = ProbesConfig(every=10)
         ours = _OurLoop(config, split, 100)
         ours.advance()

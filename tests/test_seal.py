@@ -9,9 +9,9 @@ from helpers import PROBED, TINY, content, isolate
 
 import icsbench.training.loop as loop
 from icsbench.app.compose import composed
-from icsbench.config import load_config
 from icsbench.errors import IcsbenchError
 from icsbench.record.seal import broken
+from icsbench.record.writer import load_config
 from icsbench.training import run
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from helpers import PROBED, TINY, Result, command, invoke, isolate, rows, run_dir
 
-from icsbench.config import load_config
+from icsbench.record.writer import load_config
 from icsbench.training import loop
 
 pytest.importorskip("wandb")

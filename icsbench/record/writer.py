@@ -51,7 +51,7 @@ def names_of(config: Config) -> list[tuple[str, str]]:
 
 
 def folder_of(config: Config) -> Path:
-    """The folder of a run's record: ``config.run_dir``, or that of an earlier version where there is only that."""
+    """Where a run's record is: ``config.run_dir``, or the folder of an earlier version where only that is there."""
     folders = [config.run_dir.parents[1] / name / config.run_dir.name for name, _ in names_of(config)]
     return next((folder for folder in folders if (folder / "config.yaml").exists()), folders[0])
 

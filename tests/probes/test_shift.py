@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from icsbench.config import Config, ModelConfig, NormConfig
+from icsbench.config import Config, options_of
 from icsbench.models import Block
 from icsbench.norms import noise_modules
 from icsbench.probes import Distribution, ShiftProbe, shift_between
@@ -17,7 +17,7 @@ def generator(seed=0):
 
 
 def vgg(norm, name="vgg11", width=0.0625):
-    model = build_model(Config(norm=NormConfig(name=norm), model=ModelConfig(name, width=width)), 10)
+    model = build_model(Config(norm=options_of("norm", norm), model=options_of("model", name, width=width)), 10)
     stream = generator(3)
     for module in noise_modules(model):
         module.generator = stream

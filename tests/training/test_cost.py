@@ -61,7 +61,7 @@ def test_steps_probes_and_evaluated_batches_are_those_of_the_run(configs, monkey
 
 
 def test_a_regression_is_not_evaluated(configs, monkeypatch):
-    config = configs("model=dln", "data=gaussian", "batch_size=1000", "model.width=1", "steps=5")
+    config = configs("model=dln", "data=gaussian", "batch_size=1000", "steps=5")
     monkeypatch.setattr(cost, "_seconds", lambda work, device: (work(), 1.0)[1])
     assert cost.seconds_of_run(config, load_dataset("gaussian", None, 0, seed=0)) == 5.0
 

@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from networks import small_vgg
+from networks import NORMS, small_vgg
 
 from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalise
-from icsbench.norms import NORMS, batch_norms, noise_modules
+from icsbench.norms import batch_norms, noise_modules
 from icsbench.norms.batch_norm import population_statistics
 from icsbench.streams import stream_seed
 from icsbench.training import Protocol, evaluate, protocols_of

@@ -10,7 +10,7 @@ from test_loop import EVERYTHING, Killed, config, kill_at, record_bytes, regress
 from torch.nn import functional as F
 
 from icsbench import training
-from icsbench.config import ModelConfig, NormConfig, ProbesConfig
+from icsbench.config import ProbesConfig, options_of
 from icsbench.data import Batches, Split, channel_statistics, load_dataset
 from icsbench.errors import IcsbenchError
 from icsbench.norms import NoisyBatchNorm2d
@@ -54,7 +54,7 @@ def weights_of_plain(folder, norm):
 
 @pytest.mark.parametrize("norm", ["none", "bn"])
 def test_the_update_probe_measures_in_float32(tmp_path, norm):
-    c = config(tmp_path, norm, amp=True, model=ModelConfig("vgg11", width=0.125), probes=replace(EVERYTHING))
+    c = config(tmp_path, norm, amp=True, model=options_of("model", "vgg11", width=0.125), probes=replace(EVERYTHING))
     training.run(c)
     row = next(row for row in rows(c) if row["step"] == 5 and "landscape/loss" in row)
     batches, history = amp_loop(c, 6)
@@ -97,7 +97,7 @@ def test_the_update_probe_sees_the_noise_of_the_update(tmp_path, monkeypatch):
 
     def largest_error(folder):
         options = {"amp": True, "log_every": 1, "steps": 8, "probes": replace(EVERYTHING, ics=False, update_every=1)}
-        c = replace(config(folder, **options), norm=NormConfig("noisy_bn", strength=2.0))
+        c = replace(config(folder, **options), norm=options_of("norm", "noisy_bn", strength=2.0))
         training.run(c)
         measured = {row["step"]: row["landscape/loss"] for row in rows(c) if "landscape/loss" in row}
         trained = {row["step"] - 1: row["train/loss"] for row in rows(c) if "train/loss" in row}
@@ -140,7 +140,7 @@ def test_a_run_under_autocast_killed_goes_on_to_the_same_bytes(tmp_path, norm):
 
 @pytest.mark.parametrize("norm", ["none", "bn"])
 def test_evaluation_is_under_autocast(tmp_path, norm):
-    c = config(tmp_path, norm, amp=True, steps=40, model=ModelConfig("vgg11", width=0.125))
+    c = config(tmp_path, norm, amp=True, steps=40, model=options_of("model", "vgg11", width=0.125))
     summary = training.run(c)
     model = training.build_model(c, 10).to(memory_format=torch.channels_last)
     model.load_state_dict(weights(c))
@@ -282,7 +282,7 @@ def test_what_the_network_knows_is_the_recalibrated_accuracy_without_noise(tmp_p
     protocol = Protocol("running" if norm in ("none", "noise") else "recalibrated", False)
     assert list(known_rows(c)) == [12, 24]
     for step, found in known_rows(c).items():
-        model = training.build_model(replace(c, norm=NormConfig("bn" if norm == "noisy_bn" else norm)), 10)
+        model = training.build_model(replace(c, norm=options_of("norm", "bn" if norm == "noisy_bn" else norm)), 10)
         model.to(memory_format=torch.channels_last).load_state_dict(states[step])
         for split, accuracy in zip((DATA.test, DATA.train), found, strict=True):
             options = {"batch_size": 32, "mean": MEAN.float(), "std": STD.float(), "seed": 7}

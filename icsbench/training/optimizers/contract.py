@@ -52,6 +52,6 @@ class Wrapper:
 def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimConfig) -> TorchOptimizer:
     """The optimizer of a run, with its wrappers: each acts before the update, and after it, in their order."""
     optimizer = member("training.optimizers", Optimizer, options.name).build(parameters, options)
-    for name, of in options.wrap.items():
+    for name, of in (options.wrap or {}).items():
         member("training.optimizers", Wrapper, name).attach(optimizer, of)
     return optimizer
