@@ -326,11 +326,10 @@ def _differences(runs: Sequence[Run], factors: Mapping[str, tuple[str, ...]]) ->
     free = {*_NOT_COMPARED, *factors, *(key for hanging in factors.values() for key in hanging)}
     if any(_below(key, ("data",)) for key in factors):
         free.add("data.fingerprint")
-    different = {}
-    for key in set().union(*(run.settings for run in runs)):
-        if _below(key, free) or _is_schedule(key, runs):
+    different: dict[str, bool] = {}
+    for key, values in _values(runs).items():
+        if _below(key, free) or _is_schedule(key, values):
             continue
-        values = {_compared(run, key) for run in runs}
         if key.startswith("probes."):
             values.discard(None)
         if len(values) > 1:
@@ -338,11 +337,20 @@ def _differences(runs: Sequence[Run], factors: Mapping[str, tuple[str, ...]]) ->
     return sorted(different, key=lambda key: (*_place(key), not different[key], key))
 
 
-def _is_schedule(key: str, runs: Sequence[Run]) -> bool:
+def _values(runs: Sequence[Run]) -> dict[str, set[Any]]:
+    """The values of every setting among runs, None where one lacks it."""
+    settings = [run.settings for run in runs]
+    values = {key: {of_run.get(key) for of_run in settings} for key in set().union(*settings)}
+    if True in values.get("amp", ()):
+        values["amp"] = {precision(run) for run in runs}
+    return values
+
+
+def _is_schedule(key: str, values: set[Any]) -> bool:
     """Whether a setting says which probes measure, or how often, and not how."""
     if not key.startswith("probes."):
         return False
-    return key.endswith("every") or all(isinstance(run.settings.get(key), bool | None) for run in runs)
+    return key.endswith("every") or all(isinstance(value, bool | None) for value in values)
 
 
 def _place(key: str) -> tuple[bool, int]:
