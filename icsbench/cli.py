@@ -3,14 +3,17 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from icsbench import __version__, terminal
 from icsbench.errors import IcsbenchError
+from icsbench.members import member, members
 
 if TYPE_CHECKING:
+    from icsbench.labs.contract import Lab
     from icsbench.record.reader import Run
 
 app = typer.Typer(
@@ -20,14 +23,11 @@ app = typer.Typer(
     help="Why does Batch Normalization help? Train VGG16 without BN, with BN and with noisy BN, measure what each side "
     "of the internal-covariate-shift debate talks about, and draw the comparison.",
 )
-lab = typer.Typer(no_args_is_help=True, help="Studies of one network, besides the training runs.")
-app.add_typer(lab, name="lab")
-
 _HYDRA_COMMAND = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _complete(context: typer.Context, incomplete: str) -> list[str]:
-    from icsbench.completion import complete_override
+    from icsbench.app.completion import complete_override
 
     return complete_override(incomplete)
 
@@ -36,6 +36,16 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         help="Hydra overrides (key=value, group=option) and Hydra flags.", autocompletion=_complete, show_default=False
+    ),
+]
+ConfigDirs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config-dir",
+        "-cd",
+        help="A folder with YAML of your own: experiment/NAME.yaml, norm/NAME.yaml, lab/NAME.yaml, ...",
+        metavar="DIR",
+        show_default=False,
     ),
 ]
 Results = Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS", show_default=False)]
@@ -57,20 +67,26 @@ def _root(
 
 
 @app.command(context_settings={**_HYDRA_COMMAND, "help_option_names": []})
-def train(context: typer.Context, overrides: Overrides = None) -> None:
+def train(context: typer.Context, overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     """Train one run: icsbench train norm=noisy_bn seed=3. With --help, the whole configuration."""
-    _launch([*(overrides or []), *context.args])
+    from icsbench.app.folders import also
+
+    with also(config_dir or []):
+        _launch([*(overrides or []), *context.args])
 
 
 @app.command(context_settings=_HYDRA_COMMAND)
-def sweep(context: typer.Context, overrides: Overrides = None) -> None:
+def sweep(context: typer.Context, overrides: Overrides = None, config_dir: ConfigDirs = None) -> None:
     """Train many runs (Hydra multirun): icsbench sweep norm=none,bn 'seed=range(0,6)'.
 
     Keys take several values, separated by commas; experiment=NAME is a sweep from configs/experiment, or with a name of
     your own the folder of the records. Values of results and data.root are folders as they stand, commas and all. Runs
     that are complete are skipped, unfinished ones go on. icsbench train --help shows the whole configuration.
     """
-    _launch(["hydra.mode=MULTIRUN", *(overrides or []), *context.args])
+    from icsbench.app.folders import also
+
+    with also(config_dir or []):
+        _launch(["hydra.mode=MULTIRUN", *(overrides or []), *context.args])
 
 
 @app.command(context_settings=_HYDRA_COMMAND)
@@ -87,6 +103,7 @@ def reproduce(
     list_: Annotated[
         bool, typer.Option("--list", help="List the studies, the claims they serve, and what they would cost here.")
     ] = False,
+    config_dir: ConfigDirs = None,
 ) -> None:
     """Run the studies that a scale affords, then figures, claims and report: icsbench reproduce scale=demo|cpu|paper.
 
@@ -94,32 +111,10 @@ def reproduce(
     scale=cpu. Typed again, or after an interruption, it does only what is missing. icsbench train --help shows the
     whole configuration.
     """
-    from icsbench.hydra_app import plan_of
+    from icsbench.app.folders import also
 
-    plan = plan_of([*(overrides or []), *context.args])
-    if list_:
-        from rich.console import Console
-
-        from icsbench.analysis.claims.catalogue import serves
-
-        plan.print_costs(Console(), serves)
-        return
-    failed: list[str] = []
-    for study in plan.studies:
-        try:
-            _launch(["hydra.mode=MULTIRUN", f"experiment={study}", *plan.overrides])
-        except IcsbenchError as error:
-            if plan.studies == (study,):
-                raise
-            failed.append(study)
-            print(f"icsbench: {study}: {error}", file=sys.stderr)
-            continue
-        _draw(plan.results / study, None)
-    if set(plan.studies) - set(failed):
-        _claims(plan.results, plan.results, plan.scale)
-        _report(plan.results, plan.results / "report.html", plan.scale)
-    if failed:
-        raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
+    with also(config_dir or []):
+        _reproduce([*(overrides or []), *context.args], list_)
 
 
 @app.command()
@@ -149,17 +144,17 @@ def claims(
     """Say which claims of the debate the records support, contradict or leave open."""
     from rich.console import Console
 
-    from icsbench.analysis.claims.catalogue import CLAIMS, claim_of
-    from icsbench.analysis.verdicts import explain as explained
-    from icsbench.analysis.verdicts import judge, print_catalogue
+    from icsbench.analysis.claims import all_claims, claim_of
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report import console, words
 
     if list_ and explain is not None:
         raise IcsbenchError("--list and --explain are two requests; give one")
     if list_:
-        print_catalogue(Console(), CLAIMS)
+        console.print_catalogue(Console(), all_claims())
     elif explain is not None:
-        chosen = CLAIMS.index(claim_of(explain))
-        print(explained(judge(_finished(results, scale))[chosen]))
+        chosen = all_claims().index(claim_of(explain))
+        print(words.explain(judge(_finished(results, scale))[chosen]))
     else:
         _claims(results, out or results, scale)
 
@@ -179,36 +174,102 @@ def runs(results: Results) -> None:
     """List the runs: complete, incomplete, running, diverged, at chance, failed."""
     from rich.console import Console
 
-    from icsbench.analysis.tables import print_runs
     from icsbench.record.reader import load_runs
+    from icsbench.report.console import print_runs
 
     print_runs(Console(), load_runs(results))
 
 
-@lab.command()
-def theorems(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Hydra overrides (key=value, group=option), as of icsbench train.",
-            autocompletion=_complete,
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="CSV file; default theorems.csv in the run's folder.", metavar="FILE")
-    ] = None,
-) -> None:
-    """Check the theorems of Santurkar et al. on a network, untrained and trained: icsbench lab theorems scale=cpu.
+class _Labs(TyperGroup):
+    """One command for each lab that is found."""
 
-    Every batch normalization, on the first training batch, in float64 and with eps = 0: the residuals of the
-    identities, how often the printed forms fail, and what reduces the gradient, by theory and as measured. The trained
-    network is that of icsbench train with the same overrides, and is trained only if that run is not there yet; the
-    default takes a few minutes. norm must be bn or noisy_bn. icsbench train --help shows the whole configuration.
-    """
-    from icsbench.hydra_app import check_theorems_of
+    def list_commands(self, ctx: Any) -> list[str]:
+        from icsbench.labs.contract import Lab
 
-    check_theorems_of(overrides or [], out)
+        return [*members("labs", Lab)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from icsbench.labs.contract import Lab
+
+        return _command_of(member("labs", Lab, cmd_name))
+
+
+labs = typer.Typer(
+    cls=_Labs,
+    invoke_without_command=True,
+    help="Run a lab, a study without a training of its own: icsbench lab NAME. Without a name, the labs.",
+)
+app.add_typer(labs, name="lab")
+
+
+@labs.callback()
+def lab(context: typer.Context) -> None:
+    """Run a lab, a study without a training of its own: icsbench lab NAME. Without a name, the labs."""
+    if context.invoked_subcommand is None:
+        from icsbench.labs.contract import Lab
+
+        for name, found in members("labs", Lab).items():
+            print(f"{name:<14} {found.label}")
+
+
+def _command_of(lab: "Lab") -> Any:
+    alone = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, add_completion=False)
+
+    @alone.command(
+        name=lab.name,
+        help=f"{lab.label}: icsbench lab {lab.name} scale=cpu.\n\n{lab.help} icsbench train --help shows the whole "
+        f"configuration, configs/lab the lab's own keys.",
+    )
+    def command(
+        overrides: Annotated[
+            list[str] | None,
+            typer.Argument(
+                help="Hydra overrides (key=value, group=option), as of icsbench train.",
+                autocompletion=_complete,
+                show_default=False,
+            ),
+        ] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="CSV file; default NAME.csv in the run's folder.", metavar="FILE")
+        ] = None,
+        config_dir: ConfigDirs = None,
+    ) -> None:
+        from icsbench.app.folders import also
+        from icsbench.app.lab import run_and_show
+
+        with also(config_dir or []):
+            run_and_show(lab, overrides or [], out)
+
+    return typer.main.get_command(alone)
+
+
+def _reproduce(arguments: list[str], list_: bool) -> None:
+    from icsbench.app.plan import plan_of
+
+    plan = plan_of(arguments)
+    if list_:
+        from rich.console import Console
+
+        from icsbench.analysis.claims import serves
+
+        plan.print_costs(Console(), serves)
+        return
+    failed: list[str] = []
+    for study in plan.studies:
+        try:
+            _launch(["hydra.mode=MULTIRUN", f"experiment={study}", *plan.overrides])
+        except IcsbenchError as error:
+            if plan.studies == (study,):
+                raise
+            failed.append(study)
+            print(f"icsbench: {study}: {error}", file=sys.stderr)
+            continue
+        _draw(plan.results / study, None)
+    if set(plan.studies) - set(failed):
+        _claims(plan.results, plan.results, plan.scale)
+        _report(plan.results, plan.results / "report.html", plan.scale)
+    if failed:
+        raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
 
 
 def _finished(results: Path, scale: str | None) -> "list[Run]":
@@ -227,7 +288,9 @@ def _finished(results: Path, scale: str | None) -> "list[Run]":
 def _claims(results: Path, out: Path, scale: str | None) -> None:
     from rich.console import Console
 
-    from icsbench.analysis.verdicts import judge, print_claims, write_claims
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report.console import print_claims
+    from icsbench.report.files import write_claims
 
     found = _finished(results, scale)
     verdicts = judge(found)
@@ -243,14 +306,14 @@ def _report(results: Path, out: Path, scale: str | None) -> None:
     from icsbench.analysis.verdicts import judge
 
     terminal.import_matplotlib()
-    from icsbench.report import write_report
+    from icsbench.report.html import write_report
 
     found = _finished(results, scale)
     print(f"written to {write_report(found, judge(found), out)}")
 
 
 def _launch(arguments: list[str]) -> None:
-    from icsbench.hydra_app import launch
+    from icsbench.app.launch import launch
 
     launch(arguments)
 
@@ -259,14 +322,14 @@ def _draw(results: Path, out: Path | None) -> None:
     from rich.console import Console
 
     from icsbench.analysis.files import Drawn
-    from icsbench.analysis.quantities.optimisation import print_optimisation, write_optimisation_tables
-    from icsbench.analysis.tables import print_results, write_tables
     from icsbench.record.reader import load_runs
+    from icsbench.report.console import print_results, print_updates
+    from icsbench.report.files import write_results, write_updates
 
     found = load_runs(results)
     out = out or results / "figures"
     print_results(Console(), found)
-    print_optimisation(Console(), found)
+    print_updates(Console(), found)
     drawn = Drawn(out, results, found)
     before = drawn.read()
     if before is None:
@@ -274,8 +337,8 @@ def _draw(results: Path, out: Path | None) -> None:
         from icsbench.figures import draw_all
 
         said: list[str] = []
-        files = [*draw_all(found, out, said.append), *write_tables(found, out)]
-        files += write_optimisation_tables(found, out)
+        files = [*draw_all(found, out, said.append), *write_results(found, out)]
+        files += write_updates(found, out)
         drawn.note(files, said)
     else:
         files, said = before

@@ -1,29 +1,56 @@
-"""The typed schema of a run, its checks, and its fingerprint."""
+"""The keys of a run, their checks, and the run's identity.
+
+The groups ``model``, ``norm``, ``optim`` and ``lab`` are open: their keys are the options of the member that the
+group's ``name`` chooses, and that member checks them. The keys of ``probes`` are the options of all probes. Members are
+imported when they are looked up.
+"""
 
 import difflib
 import hashlib
+import importlib
 import json
-import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from icsbench.errors import IcsbenchError
+from icsbench.members import member, members
+from icsbench.options import Options, in_range, one_of
+
+SCALES = ("demo", "cpu", "paper")
+"""From the smallest to the paper's."""
 
 
-def _one_of(key: str, value: Any, allowed: tuple) -> None:
-    if value not in allowed:
-        raise ValueError(f"{key} must be one of {', '.join(map(str, allowed))} (got {value!r})")
+class _Kind(NamedTuple):
+    """Where the members of an open group are: their room, the name of their contract, and the default member."""
+
+    room: str
+    contract: str
+    default: str | None
 
 
-def _in_range(key: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
-        bounds = f"{'greater than' if open_low else 'at least'} {low}"
-        bounds += f" and at most {high}" if high < math.inf else ""
-        raise ValueError(f"{key} must be {bounds} (got {value})")
+_OPEN = {
+    "model": _Kind("models", "Model", "vgg16"),
+    "norm": _Kind("norms", "Norm", "bn"),
+    "optim": _Kind("training.optimizers", "Optimizer", "sgd"),
+    "lab": _Kind("labs", "Lab", None),
+}
+_WRAPPERS = _Kind("training.optimizers", "Wrapper", None)
+
+# Shape of one input (channels, height, width of an image), and whether the data have classes.
+_INPUTS = {
+    "digits": ((3, 32, 32), True),
+    "digits8": ((1, 8, 8), True),
+    "cifar10": ((3, 32, 32), True),
+    "cifar100": ((3, 32, 32), True),
+    "mnist": ((1, 28, 28), True),
+    "gaussian": ((10,), False),
+}
 
 
 @dataclass
@@ -38,113 +65,36 @@ class DataConfig:
     crop: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("data.name", self.name, ("digits", "digits8", "cifar10", "cifar100", "mnist", "gaussian"))
-        _in_range("data.val_size", self.val_size, 0)
+        one_of("data.name", self.name, tuple(_INPUTS))
+        in_range("data.val_size", self.val_size, 0)
         if self.val_size == 1:
             raise ValueError("data.val_size must be 0 or at least 2 (got 1)")
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input of a network: ``(channels, height, width)`` of an image."""
+        return _INPUTS[self.name][0]
 
-@dataclass
-class ModelConfig:
-    """The network: VGG for 32x32 images, an MLP of sigmoid units, or a deep linear network.
-
-    ``width``, ``head`` and ``head_norm`` are VGG's; ``depth`` and ``units`` the hidden layers of the MLP, or the
-    matrices of the deep linear network and their size; ``init_std`` is that of the init ``gaussian``.
-    """
-
-    name: str = "vgg16"
-    width: float = 1.0
-    head: str = "linear"
-    head_norm: bool = False
-    depth: int | None = None
-    units: int | None = None
-    init: str = "glorot"
-    init_std: float = 0.1
-
-    def __post_init__(self) -> None:
-        _one_of("model.name", self.name, ("vgg11", "vgg13", "vgg16", "vgg19", "mlp", "dln"))
-        _in_range("model.width", self.width, 1 / 64, 16)
-        _one_of("model.head", self.head, ("linear", "512-512", "4096-4096"))
-        _one_of("model.init", self.init, ("glorot", "he", "torch", "gaussian"))
-        _in_range("model.init_std", self.init_std, 0, open_low=True)
-        for key, value in (("model.depth", self.depth), ("model.units", self.units)):
-            if (value is None) != self.name.startswith("vgg"):
-                raise ValueError(f"{key} must be {'unset' if value else 'set'} for model.name={self.name}")
-            if value is not None:
-                _in_range(key, value, 1)
+    @property
+    def classes(self) -> bool:
+        """Whether it is to be classified; if not, it is a regression."""
+        return _INPUTS[self.name][1]
 
 
 @dataclass
-class NormConfig:
-    """The regime; the noise constants are those of Algorithm 1 (Santurkar et al. 2018), l1 to linf its section 3.3.
+class OptimConfig(Options):
+    """What every optimizer has: its learning rate with its schedule, and the wrappers around it, in order."""
 
-    ``strength`` scales the noise as a whole: 0 is none, 1 what the constants say.
-    """
-
-    name: str = "bn"
-    eps: float = 1e-5
-    momentum: float = 0.1
-    n_mu: float = 0.5
-    n_sigma: float = 1.25
-    r_mu: float = 0.1
-    r_sigma: float = 0.1
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        _one_of("norm.name", self.name, ("none", "bn", "noisy_bn", "noise", "l1", "l2", "linf"))
-        _in_range("norm.eps", self.eps, 0, open_low=True)
-        _in_range("norm.momentum", self.momentum, 0, 1, open_low=True)
-        _in_range("norm.n_mu", self.n_mu, 0)
-        _in_range("norm.n_sigma", self.n_sigma, 1)
-        _in_range("norm.r_mu", self.r_mu, 0)
-        _in_range("norm.r_sigma", self.r_sigma, 0)
-        _in_range("norm.strength", self.strength, 0)
-
-
-@dataclass
-class OptimConfig:
-    """SGD."""
-
+    name: str = "sgd"
     lr: float = 0.1
-    momentum: float = 0.0
-    weight_decay: float = 0.0
     schedule: str = "constant"
+    wrap: dict[str, Any] | None = None
+    """Options of each wrapper by its name; the first one acts first."""
 
     def __post_init__(self) -> None:
-        _in_range("optim.lr", self.lr, 0, open_low=True)
-        _in_range("optim.momentum", self.momentum, 0, 0.9999)
-        _in_range("optim.weight_decay", self.weight_decay, 0)
-        _one_of("optim.schedule", self.schedule, ("constant", "cosine"))
-
-
-@dataclass
-class ProbesConfig:
-    """What is measured along the way, and when.
-
-    ``shift``, on a fixed batch, with its schedule ``every`` and its sample: see ``icsbench.probes.shift``. ``ics`` and
-    ``landscape``, on the batch of the update, every ``update_every`` updates; the landscape at ``alpha_points`` step
-    sizes in a geometric sequence from ``alpha_low`` to ``alpha_high`` learning rates.
-    """
-
-    shift: bool = True
-    every: int = 100
-    batch_size: int = 128
-    samples: int = 1024
-    ics: bool = False
-    landscape: bool = False
-    update_every: int = 25
-    alpha_low: float = 0.5
-    alpha_high: float = 4.0
-    alpha_points: int = 6
-
-    def __post_init__(self) -> None:
-        _in_range("probes.every", self.every, 2)
-        _in_range("probes.batch_size", self.batch_size, 2)
-        _in_range("probes.samples", self.samples, 2)
-        _in_range("probes.update_every", self.update_every, 1)
-        _in_range("probes.alpha_low", self.alpha_low, 0, open_low=True)
-        _in_range("probes.alpha_high", self.alpha_high, self.alpha_low)
-        _in_range("probes.alpha_points", self.alpha_points, 2)
+        super().__post_init__()
+        in_range("optim.lr", self.lr, 0, open_low=True)
+        one_of("optim.schedule", self.schedule, ("constant", "cosine"))
 
 
 @dataclass
@@ -156,12 +106,17 @@ class WandbConfig:
     entity: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("wandb.mode", self.mode, ("auto", "online", "offline", "disabled"))
+        one_of("wandb.mode", self.mode, ("auto", "online", "offline", "disabled"))
 
 
 @dataclass
 class Config:
-    """One run. See ``configs/train.yaml`` for what each key means."""
+    """One run. See ``configs/train.yaml`` for what each key means.
+
+    ``lab``: the options of the lab whose run it is, None for a training. ``study``: what the study declares that the
+    run belongs to, ``{factors: {key: [keys that hang on it]}, affords: {scale: place among its studies}}``, where a
+    factor is what the study's runs may differ in.
+    """
 
     experiment: str = "single"
     scale: str = "demo"
@@ -179,37 +134,58 @@ class Config:
     amp: bool = False
     compile: bool = False
     data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    norm: NormConfig = field(default_factory=NormConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    probes: ProbesConfig = field(default_factory=ProbesConfig)
+    model: Options = field(default_factory=lambda: options_of("model"))
+    norm: Options = field(default_factory=lambda: options_of("norm"))
+    optim: OptimConfig = field(default_factory=lambda: options_of("optim"))
+    probes: Any = field(default_factory=lambda: probes_options())
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    lab: Options | None = None
+    study: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if (self.data.name == "gaussian") != (self.model.name == "dln"):
+        model = _chosen("model", self.model.name)
+        if not model.fits(self.data.shape, self.data.classes):
+            raise ValueError(f"data {self.data.name} does not fit model {self.model.name}, which takes {model.takes}")
+        if self.amp and model.precision != "float32":
             raise ValueError(
-                f"data {self.data.name} does not fit model {self.model.name}: dln goes with gaussian alone"
+                f"amp=true does nothing for model {self.model.name}, which is trained in {model.precision}; "
+                "leave it out"
             )
-        if self.model.name.startswith("vgg") and self.data.name in ("digits8", "mnist"):
-            raise ValueError(
-                f"data {self.data.name} does not fit model {self.model.name}, which takes 32x32 colour images"
-            )
-        if self.amp and self.model.name == "dln":
-            raise ValueError("amp=true does nothing for model dln, which is trained in float64; leave it out")
         if not self.results:
             raise ValueError("results must name a folder (got '')")
         if not self.experiment or "/" in self.experiment or self.experiment.startswith("."):
             raise ValueError(f"experiment must be a plain folder name (got {self.experiment!r})")
-        _in_range("seed", self.seed, 0, 2**31 - 1)
-        _in_range("steps", self.steps, 1)
-        _in_range("batch_size", self.batch_size, 2)
-        _in_range("log_every", self.log_every, 1)
-        _in_range("eval_every", self.eval_every, 1)
-        _in_range("checkpoint_every", self.checkpoint_every, 1)
-        _in_range("recalibration_batches", self.recalibration_batches, 1)
-        _one_of("device", self.device.split(":")[0], ("auto", "cpu", "cuda", "mps"))
+        in_range("seed", self.seed, 0, 2**31 - 1)
+        in_range("steps", self.steps, 1)
+        in_range("batch_size", self.batch_size, 2)
+        in_range("log_every", self.log_every, 1)
+        in_range("eval_every", self.eval_every, 1)
+        in_range("checkpoint_every", self.checkpoint_every, 1)
+        in_range("recalibration_batches", self.recalibration_batches, 1)
+        one_of("device", self.device.split(":")[0], ("auto", "cpu", "cuda", "mps"))
         if self.threads is not None:
-            _in_range("threads", self.threads, 1)
+            in_range("threads", self.threads, 1)
+        if self.lab is not None and not isinstance(self.lab, Options):
+            raise ValueError("lab has no name; choose one with lab=NAME")
+        self._check_study()
+
+    def _check_study(self) -> None:
+        for part in self.study:
+            one_of("a key of study", part, ("factors", "affords"))
+        factors, affords = self.study.get("factors", {}), self.study.get("affords", {})
+        if not isinstance(factors, dict) or not all(isinstance(hanging, list) for hanging in factors.values()):
+            raise ValueError(f"study.factors must map each key to the list of keys that hang on it (got {factors})")
+        if not isinstance(affords, dict) or not all(isinstance(place, int) for place in affords.values()):
+            raise ValueError(f"study.affords must map scales to places in their order (got {affords})")
+        for scale in affords:
+            one_of("a scale of study.affords", scale, SCALES)
+        named = [*factors, *(key for hanging in factors.values() for key in hanging)]
+        known = {*_keys(Config), *(f.name for f in fields(self))} if named else set()
+        for key in named:
+            if key not in known:
+                close = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"; did you mean '{close[0]}'?" if close else ""
+                raise ValueError(f"study.factors: unknown key '{key}'{hint}")
 
     @property
     def fingerprint(self) -> str:
@@ -218,48 +194,158 @@ class Config:
         Only keys that differ from the schema's defaults are hashed, so that a later version with a further key (at a
         default that changes nothing) still finds its earlier runs.
         """
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:10]
+        return fingerprint_of(self.identity())
 
     def identity(self) -> dict[str, Any]:
         """The keys and values that the fingerprint is taken over, flat, those at their defaults left out."""
-        default, mine = _flat(asdict(Config())), _flat(asdict(self))
-        return {key: value for key, value in mine.items() if value != default[key] and not _machine_key(key)}
+        default_names = {f"{group}.name": kind.default for group, kind in _OPEN.items()}
+        found = dict(_not_at_default(self))
+        if self.optim.wrap:
+            found["optim.wrap"] = [*self.optim.wrap]
+        mine = {k: v for k, v in found.items() if v != default_names.get(k) and not _machine_key(k)}
+        return mine if self.trains else {k: v for k, v in mine.items() if k.startswith("lab.")}
+
+    @property
+    def trains(self) -> bool:
+        """Whether a network has a part in the run: in a training, and in a lab that says so."""
+        return self.lab is None or _chosen("lab", self.lab.name).network
 
     @property
     def run_name(self) -> str:
-        """Readable folder name of the run: regime, network, data, learning rate, and the fingerprint."""
-        width = "" if self.model.width == 1 else f"-w{self.model.width:g}"
-        return f"{self.norm.name}-{self.model.name}{width}-{self.data.name}-lr{self.optim.lr:g}-{self.fingerprint}"
+        """Readable folder name of the run: regime, network, data, learning rate, and the fingerprint.
+
+        Of a lab, its name and the fingerprint.
+        """
+        if self.lab is not None:
+            return f"{self.lab.folder_name}-{self.fingerprint}"
+        parts = (self.norm.folder_name, self.model.folder_name, self.data.name, f"lr{self.optim.lr:g}")
+        return "-".join((*parts, self.fingerprint))
 
     @property
     def run_dir(self) -> Path:
         """``results/<experiment>/<readable-name>-<fingerprint>/seed-<n>``."""
         return Path(self.results) / self.experiment / self.run_name / f"seed-{self.seed}"
 
+    @property
+    def regime(self) -> str:
+        """What the run is a run of: its norm; of a lab, the lab."""
+        return self.norm.name if self.lab is None else self.lab.name
+
     def to_yaml(self) -> str:
-        """The whole config as YAML."""
-        return OmegaConf.to_yaml(OmegaConf.create(asdict(self)))
+        """The whole config as YAML; of a lab without a network, all but what it does not use."""
+        settings = asdict(self)
+        if not self.trains:
+            settings = {key: settings[key] for key in _OF_EVERY_LAB}
+        return OmegaConf.to_yaml(OmegaConf.create(settings))
 
 
 # Keys that say where a run happens or what is shown of it, and change none of its numbers (device and threads change
 # the rounding; a record keeps those it began with).
-_MACHINE_KEYS = ("experiment", "scale", "results", "seed", "device", "threads", "checkpoint_every", "data.root")
+_MACHINE_KEYS = (
+    "experiment",
+    "scale",
+    "results",
+    "seed",
+    "device",
+    "threads",
+    "checkpoint_every",
+    "data.root",
+    "study",
+)
+
+_OF_EVERY_LAB = ("experiment", "scale", "results", "seed", "threads", "lab", "study")
 
 
 def _machine_key(key: str) -> bool:
     return key in _MACHINE_KEYS or key.startswith("wandb.")
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def _not_at_default(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The flat keys and values of a dataclass that its class gives no default, or another."""
+    for f in fields(settings):
+        key, value = prefix + f.name, getattr(settings, f.name)
+        if is_dataclass(value):
+            yield from _not_at_default(value, f"{key}.")
+        elif isinstance(value, dict) and any(map(is_dataclass, value.values())):
+            for name, inner in value.items():
+                yield from _not_at_default(inner, f"{key}.{name}.")
+        elif value != (f.default if f.default_factory is MISSING else f.default_factory()):
+            yield key, value
+
+
+def fingerprint_of(identity: Mapping[str, Any]) -> str:
+    """First 10 hex digits of SHA-256 over flat keys and their values; see :attr:`Config.fingerprint`."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _contract(kind: _Kind) -> Any:
+    return getattr(importlib.import_module(f"icsbench.{kind.room}.contract"), kind.contract)
+
+
+def _chosen(group: str, name: str) -> Any:
+    return member(_OPEN[group].room, _contract(_OPEN[group]), name)
+
+
+def options_of(group: str, name: str | None = None, **values: Any) -> Any:
+    """Options of a member of an open group (without a ``name``, its default member): its defaults, and ``values``.
+
+    :raises IcsbenchError: there is no such member.
+    :raises ValueError: a value is out of range.
+    """
+    name = name or str(_OPEN[group].default)
+    return _chosen(group, name).options(name=name, **values)
+
+
+def probes_options(**values: Any) -> Any:
+    """What is measured along the way, and when: the options of all probes together, at their defaults but ``values``.
+
+    :raises IcsbenchError: two probes have an option of one name.
+    :raises ValueError: a value is out of range.
+    """
+    return _probes_type()(**values)
+
+
+def _probes_type() -> Any:
+    found = members("probes", importlib.import_module("icsbench.probes.contract").Probe)
+    return _joined(tuple(probe.options for probe in found.values()))
+
+
+@cache
+def _joined(parts: tuple[Any, ...]) -> Any:
+    """One dataclass with the fields of several, which checks them as each of those does."""
+    owners: dict[str, Any] = {}
+    for part in parts:
+        for f in fields(part):
+            if f.name in owners:
+                raise IcsbenchError(f"{owners[f.name].__qualname__} and {part.__qualname__} both have {f.name}")
+            owners[f.name] = part
+
+    def check(self: Any) -> None:
+        for part in parts:
+            getattr(part, "__post_init__", lambda _: None)(self)
+
+    own = ((f, field(default=f.default, default_factory=f.default_factory)) for part in parts for f in fields(part))
+    return make_dataclass("Probes", [(f.name, f.type, new) for f, new in own], namespace={"__post_init__": check})
+
+
+def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
+    """The flat keys of a dataclass; in an open group, those of all its members."""
+    for f in fields(schema):
+        kind = None if prefix else _OPEN.get(f.name)
+        if kind is not None:
+            found = members(kind.room, _contract(kind)).values()
+            yield from dict.fromkeys(key for one in found for key in _keys(one.options, f"{f.name}."))
+        elif f.name == "probes" and not prefix:
+            yield from _keys(_probes_type(), "probes.")
+        elif is_dataclass(f.type):
+            yield from _keys(f.type, f"{f.name}.")
+        else:
+            yield prefix + f.name
 
 
 def unknown_key(key: str) -> str:
-    """The error line for a key that the schema does not have."""
-    known = list(_flat(asdict(Config())))
+    """The error line for a key that the configuration does not have."""
+    known = [*_keys(Config)]
     if key in known:
         group = key.split(".")[0]
         return f"configuration: '{key}' does not apply to the chosen {group}; choose another with {group}=NAME"
@@ -268,16 +354,28 @@ def unknown_key(key: str) -> str:
     return f"configuration: unknown key '{key}'; {hint}"
 
 
-def resolve(composed: DictConfig) -> Config:
+def resolve(composed: DictConfig, former: Mapping[str, Collection[str]] | None = None) -> Config:
     """Turn a composed configuration into a checked :class:`Config`.
 
+    :param former: by group, keys of earlier versions, which are left out where the chosen member does not take them.
     :raises IcsbenchError: unknown key, wrong type, or a value out of range, in one line.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), composed)
-        return _build(Config, OmegaConf.to_container(merged, resolve=True))
+        types = _types(composed)
+        wrappers = _wrappers(composed)
+        for group, keys in (former or {}).items():
+            for key in {*(composed.get(group) or ())} & set(keys) - {f.name for f in fields(types[group])}:
+                del composed[group][key]
+        names = {group: {"name": kind.default} for group, kind in _OPEN.items() if kind.default}
+        merged = OmegaConf.merge(OmegaConf.structured(_schema(types, wrappers)), names, composed)
+        values: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        for name, options in wrappers.items():
+            values["optim"]["wrap"][name] = options(**values["optim"]["wrap"][name])
+        return Config(**{key: types[key](**value) if key in types else value for key, value in values.items()})
     except ConfigKeyError as error:
         raise IcsbenchError(unknown_key(str(error.full_key))) from error
+    except MissingMandatoryValue as error:
+        raise IcsbenchError(f"configuration: {error.full_key} has no value; give it one") from error
     except OmegaConfBaseException as error:
         where = f" (key {error.full_key})" if getattr(error, "full_key", None) else ""
         raise IcsbenchError(f"configuration: {str(error.msg or error).splitlines()[0]}{where}") from error
@@ -285,22 +383,35 @@ def resolve(composed: DictConfig) -> Config:
         raise IcsbenchError(f"configuration: {error}") from error
 
 
-def load_config(path: Path) -> Config:
-    """Read a run's ``config.yaml``.
-
-    :raises IcsbenchError: the file is missing, is not a run's config, or is damaged.
-    """
-    try:
-        composed = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise IcsbenchError(f"{path} is missing; the folder is not a run record") from None
-    except Exception as error:
-        raise IcsbenchError(f"{path} cannot be read ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(composed, DictConfig) or not composed:
-        raise IcsbenchError(f"{path} is not a run's config: it holds no keys")
-    return resolve(composed)
+def _types(composed: DictConfig) -> dict[str, Any]:
+    """The dataclass of each group: of an open one, the options of the member that its ``name`` chooses."""
+    types: dict[str, Any] = {f.name: f.type for f in fields(Config) if f.name not in _OPEN and is_dataclass(f.type)}
+    types["probes"] = _probes_type()
+    for group, kind in _OPEN.items():
+        name = OmegaConf.select(composed, f"{group}.name", default=kind.default)
+        if name is not None:
+            types[group] = _chosen(group, str(name)).options
+    return types
 
 
-def _build(schema: Any, values: Any) -> Any:
-    types = {f.name: f.type for f in fields(schema)}
-    return schema(**{k: _build(types[k], v) if is_dataclass(types[k]) else v for k, v in values.items()})
+def _wrappers(composed: DictConfig) -> dict[str, Any]:
+    """The options of each wrapper that ``optim.wrap`` names, in order."""
+    names = map(str, OmegaConf.select(composed, "optim.wrap") or ())
+    return {name: member(_WRAPPERS.room, _contract(_WRAPPERS), name).options for name in names}
+
+
+def _schema(types: Mapping[str, Any], wrappers: Mapping[str, Any]) -> type:
+    """:class:`Config` with the options of the chosen members in its open groups."""
+    if wrappers:
+        wrap = make_dataclass("Wrap", wrappers.items())
+        types = {**types, "optim": make_dataclass("Optim", [("wrap", wrap, _node(wrap))], bases=(types["optim"],))}
+    own = [f for f in fields(Config) if f.name not in types]
+    settings = [
+        (f.name, Any if f.name in _OPEN else f.type, field(default=f.default, default_factory=f.default_factory))
+        for f in own
+    ]
+    return make_dataclass("Config", [*settings, *((group, of, _node(of)) for group, of in types.items())])
+
+
+def _node(schema: Any) -> Any:
+    return field(default_factory=lambda: OmegaConf.structured(schema))

@@ -1,7 +1,8 @@
 """The members of a kind (norms, models, optimizers, probes, labs, claims, figures): one module each, found by itself.
 
 A member is an instance of its kind's contract at the top level of a module: of one in the package ``icsbench.<room>``,
-or of one that an installed package names in the entry-point group ``icsbench.<room>``. No list names them.
+or of one that an installed package names in the entry-point group ``icsbench.<room>``, or, of a room inside another, by
+the last word alone: ``icsbench.claims`` for ``icsbench.analysis.claims``. No list names them.
 """
 
 import difflib
@@ -54,12 +55,13 @@ def _modules(room: str) -> tuple[ModuleType, ...]:
     package = importlib.import_module(f"icsbench.{room}")
     own = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
     theirs = []
-    for point in entry_points(group=f"icsbench.{room}"):
+    groups = dict.fromkeys((f"icsbench.{room}", f"icsbench.{room.rpartition('.')[2]}"))
+    for point in (point for group in groups for point in entry_points(group=group)):
         try:
             theirs.append(importlib.import_module(point.module))
         except Exception as error:
             raise IcsbenchError(
-                f"entry point {point.name} = {point.value} of icsbench.{room} cannot be imported ({error}); "
+                f"entry point {point.name} = {point.value} of {point.group} cannot be imported ({error}); "
                 "mend or uninstall that package"
             ) from error
     return (*own, *theirs)

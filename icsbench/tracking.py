@@ -70,9 +70,9 @@ class Mirror:
             entity=config.wandb.entity,
             id=f"{config.fingerprint}-{config.seed}",
             name=f"{config.run_name.removesuffix('-' + config.fingerprint)}-seed{config.seed}",
-            group=f"{config.experiment}-{config.norm.name}",
+            group=f"{config.experiment}-{config.regime}",
             job_type="train",
-            tags=[config.experiment, config.scale, config.norm.name, config.data.name],
+            tags=[config.experiment, config.scale, config.regime, config.data.name],
             config=OmegaConf.to_container(OmegaConf.create(config.to_yaml())),  # pyright: ignore[reportArgumentType]
             dir=str(directory.absolute()),  # W&B writes in a process of its own, which may be elsewhere
             mode=mode,  # pyright: ignore[reportArgumentType]

@@ -7,6 +7,7 @@ says otherwise.
 """
 
 import csv
+import itertools
 import platform
 import statistics
 import subprocess
@@ -25,16 +26,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from icsbench.config import Config, DataConfig, ModelConfig, NormConfig, ProbesConfig, WandbConfig
+from icsbench.config import Config, DataConfig, WandbConfig, options_of, probes_options
 from icsbench.data import Batches, Split, channel_statistics
 from icsbench.data import Dataset as Images
-from icsbench.norms import noise_modules
-from icsbench.probes import ShiftProbe, UpdateProbe, internal_covariate_shift, loss_landscape
-from icsbench.probes.shift import is_scheduled
-from icsbench.training import build_model, environment
-from icsbench.training import loop as training_loop
-from icsbench.training.evaluation import Protocol, known_protocol, protocols_of
-from icsbench.training.task import Task
+from icsbench.probes import NetworkWatcher, UpdateWatcher, internal_covariate_shift, loss_landscape
+from icsbench.training import Protocol, build_model, environment
+from icsbench.training import run as train
+from icsbench.training.evaluation import known_protocol
+from icsbench.training.trainer import Progress, Trainer
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "reference"
 BATCH = 128
@@ -135,9 +134,9 @@ def training_config(folder: str, norm: str, steps: int) -> Config:
         threads=1,
         device="cpu",
         data=DataConfig("cifar10", val_size=0),
-        model=ModelConfig(width=0.25),
-        norm=NormConfig(norm),
-        probes=ProbesConfig(shift=False),
+        model=options_of("model", width=0.25),
+        norm=options_of("norm", norm),
+        probes=probes_options(shift=False),
         wandb=WandbConfig("disabled"),
     )
 
@@ -195,26 +194,36 @@ def amp_step() -> list[Row]:
     return rows
 
 
+def trainer_of(norm: str, data: Images | None = None, **changes: Any) -> Trainer:
+    """A trainer on random images."""
+    config = replace(training_config("unused", norm, 2000), optim=options_of("optim", lr=0.01), **changes)
+    return Trainer(config, data or _dataset(random_split()), torch.device("cpu"))
+
+
+def updates(trainer: Trainer, count: int = 1) -> Callable[[], object]:
+    """The next ``count`` updates of a trainer."""
+    numbers = itertools.count()
+    return lambda: [trainer.step(next(numbers)) for _ in range(count)]
+
+
 def accuracies_along_the_way() -> list[Row]:
     """What the network knows, measured at the default settings of ``scale=cpu``, against the steps of the run."""
-    steps, rows = 2000, []
+    rows = []
     train, val, test = (random_split(count) for count in (45_000, 5000, 10_000))
     data = Images("cifar10", "random images", 10, train=train, val=val, test=test, fingerprint="0")
     for norm in ("none", "bn", "noisy_bn"):
-        config = training_config("unused", norm, steps)
-        config.eval_every = 250
-        task = Task(config, data, torch.device("cpu"))
-        model, step = _trainer(norm, *task.batches(0))
-        protocol = known_protocol(protocols_of(norm))
+        trainer = trainer_of(norm, data, eval_every=250)
+        evaluations, steps = trainer.evaluations, trainer.config.steps
+        protocol = known_protocol(evaluations.protocols)
         splits = ("train",) if norm == "none" else ("test", "train")  # without statistics that of the test set is there
         seconds = interleaved(
             3,
-            known=lambda t=task, m=model, p=protocol, s=splits: t.accuracies(m, s, p, along=True),
-            end=lambda t=task, m=model: t.accuracies(m, ("train",), Protocol("running", False)),
-            steps=lambda s=step: [s() for _ in range(20)],
+            known=lambda e=evaluations, p=protocol, s=splits: e.measure({p: s}, along=True),
+            end=lambda e=evaluations: e.measure({Protocol("running", False): ("train",)}, along=False),
+            steps=updates(trainer, 20),
         )
         known, end = (20 * ratio(seconds, name, "steps") for name in ("known", "end"))
-        times = len(task.known_steps)
+        times = len(evaluations.known_steps)
         share = (times * known + end) / steps
         what = f"what the network knows, along {steps:,} steps and at the end, against these steps, {norm}"
         measured = f"{share:.1%} ({times} of {known:.0f} steps, at the end {end:.0f})"
@@ -240,13 +249,13 @@ class _OurLoop:
         environment.load_dataset = lambda *_, **__: self._dataset
         try:
             self._go.acquire()
-            training_loop.run(self._config, show=self._pause)
+            train(self._config, show=self._pause)
         except _Stop:
             pass
         finally:
             environment.load_dataset = original
 
-    def _pause(self, progress: training_loop.Progress) -> None:
+    def _pause(self, progress: Progress) -> None:
         if progress.step % self._block == 0:
             self._done.release()
             self._go.acquire()
@@ -273,19 +282,12 @@ def _dataset(split: Split) -> Images:
 
 
 def shift_probe() -> list[Row]:
-    steps = 2000
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(BATCH, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
-    targets = torch.randint(10, (BATCH,), generator=generator)
-    probes = ProbesConfig()
-    count = sum(is_scheduled(step, probes.every) for step in range(steps + 1))
     rows = []
     for norm in ("none", "bn", "noisy_bn"):
-        model, step = _trainer(norm, inputs, targets)
-        probe = ShiftProbe(model, model.layers(), inputs, samples=probes.samples, seed=0)
-        probe(0)
-        position = iter(range(1, 10**9))
-        seconds = interleaved(15, probe=lambda p=probe, i=position: p(next(i)), step=step)
+        trainer = trainer_of(norm, probes=probes_options())
+        steps = trainer.config.steps
+        look, count = _looks(trainer, steps)
+        seconds = interleaved(15, probe=look, step=updates(trainer))
         cost = ratio(seconds, "probe", "step")
         share = count * cost / steps
         rows.append(
@@ -299,72 +301,57 @@ def shift_probe() -> list[Row]:
     return rows
 
 
-def _trainer(norm: str, inputs: torch.Tensor, targets: torch.Tensor):
-    config = Config(model=ModelConfig(width=0.25), norm=NormConfig(norm))
-    model = build_model(config, 10).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    stream = torch.Generator().manual_seed(1)
-    for module in noise_modules(model):
-        module.generator = stream
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(model(inputs), targets).backward()
-        optimizer.step()
-
-    return model, step
+def _looks(trainer: Trainer, steps: int) -> tuple[Callable[[], object], int]:
+    """The next measurement of the network by the trainer's one probe of it, and how often a run has one."""
+    (watcher,) = (watcher for _, watcher in trainer.probes if isinstance(watcher, NetworkWatcher))
+    trainer.look(watcher, 0)
+    numbers = itertools.count(1)
+    return lambda: trainer.look(watcher, next(numbers)), sum(map(watcher.due, range(steps + 1)))
 
 
 def update_probes() -> list[Row]:
     """ICS and landscape of VGG16 against plain forward and backward passes, and all probes over a run."""
-    steps, every, points = 1000, 25, 6
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(BATCH, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
-    targets = torch.randint(10, (BATCH,), generator=generator)
+    steps = 1000
+    probes = probes_options(ics=True, landscape=True)
+    every, points = probes.update_every, probes.alpha_points
     alphas = [0.01 * 0.5 * 1.5**k for k in range(points)]
     rows = []
     for norm in ("none", "bn", "noisy_bn"):
-        model, step = _trainer(norm, inputs, targets)
+        trainer = trainer_of(norm, probes=probes)
+        model = trainer.model
+        inputs, targets = trainer.task.batches(0)
         paths = [path for path, _ in model.layers()]
+        step = updates(trainer)
         step()
         new = {name: parameter.detach() * 0.999 for name, parameter in model.named_parameters()}
 
-        def one_pass(model=model) -> None:
+        def one_pass(model=model, inputs=inputs, targets=targets) -> None:
             model.zero_grad()
             F.cross_entropy(model(inputs), targets).backward()
 
-        def brute_force(model=model, paths=paths, new=new) -> None:
+        def brute_force(model=model, paths=paths, new=new, one_pass=one_pass) -> None:
             old = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-            one_pass(model)
+            one_pass()
             for count in range(len(paths)):
                 with torch.no_grad():
                     for name, parameter in model.named_parameters():
                         parameter.copy_((new if name.startswith(tuple(f"{p}." for p in paths[:count])) else old)[name])
-                one_pass(model)
+                one_pass()
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
                     parameter.copy_(old[name])
 
-        layers = [(path, f"{path}.transform") for path in paths]
-        update = UpdateProbe(model, F.cross_entropy, layers=layers, alphas=[0.5 * 1.5**k for k in range(points)])
-        shift = ShiftProbe(model, model.layers(), inputs, samples=ProbesConfig().samples, seed=0)
-        shift(0)
-        position = iter(range(1, 10**9))
-
-        def watched(update=update, step=step) -> None:
-            update.before()
-            step()
-            update.after(inputs, targets, 0.01)
-
+        (watcher,) = (watcher for _, watcher in trainer.probes if isinstance(watcher, UpdateWatcher))
+        look, probes_of_run = _looks(trainer, steps)
         seconds = interleaved(
             7,
-            ics=lambda m=model, n=new: internal_covariate_shift(m, F.cross_entropy, inputs, targets, n),
+            ics=lambda m=model, n=new, i=inputs, t=targets: internal_covariate_shift(m, F.cross_entropy, i, t, n),
             one_pass=one_pass,
             brute_force=brute_force,
-            landscape=lambda m=model: loss_landscape(m, F.cross_entropy, inputs, targets, alphas),
+            landscape=lambda m=model, i=inputs, t=targets: loss_landscape(m, F.cross_entropy, i, t, alphas),
             step=step,
-            watched=watched,
-            shift=lambda p=shift, i=position: p(next(i)),
+            watched=lambda t=trainer, w=watcher: t.step(0, [w]),
+            shift=look,
         )
         cost = ratio(seconds, "ics", "one_pass")
         rows.append(
@@ -385,8 +372,7 @@ def update_probes() -> list[Row]:
             )
         )
         extra = ratio(seconds, "watched", "step") - 1
-        probes = sum(is_scheduled(step, ProbesConfig().every) for step in range(steps + 1))
-        share = extra / every + probes * ratio(seconds, "shift", "step") / steps
+        share = extra / every + probes_of_run * ratio(seconds, "shift", "step") / steps
         what = f"all probes over {steps:,} steps, ICS and landscape every {every}, {norm}"
         rows.append(Row(what, f"{share:.0%} (one update measured: {extra:.1f} steps)", "none", True))
     return rows
@@ -422,37 +408,19 @@ def noise() -> list[Row]:
 
     Three, because a network that needs more memory leaves it behind for the first step of the other.
     """
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(BATCH, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
-    targets = torch.randint(10, (BATCH,), generator=generator)
-    naive, naive_step = _trainer("bn", inputs, targets)
-    for _, block in naive.layers()[:-1]:
+    naive = trainer_of("bn")
+    for _, block in naive.model.layers()[:-1]:
         block.norm = torch.nn.Sequential(block.norm, NaiveNoise())
-
-    def three(step: Callable[[], object]) -> Callable[[], object]:
-        return lambda: [step() for _ in range(3)]
-
-    def under_autocast(norm: str) -> Callable[[], object]:
-        model, _ = _trainer(norm, inputs, targets)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-
-        def step() -> None:
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = F.cross_entropy(model(inputs), targets)
-            loss.backward()
-            optimizer.step()
-
-        return three(step)
-
     in_float32 = interleaved(
         15,
-        noisy_bn=three(_trainer("noisy_bn", inputs, targets)[1]),
-        bn=three(_trainer("bn", inputs, targets)[1]),
-        naive=three(naive_step),
+        noisy_bn=updates(trainer_of("noisy_bn"), 3),
+        bn=updates(trainer_of("bn"), 3),
+        naive=updates(naive, 3),
     )
     ours, theirs = ratio(in_float32, "noisy_bn", "bn"), ratio(in_float32, "naive", "bn")
-    in_bfloat16 = interleaved(25, noisy_bn=under_autocast("noisy_bn"), bn=under_autocast("bn"))
+    in_bfloat16 = interleaved(
+        25, noisy_bn=updates(trainer_of("noisy_bn", amp=True), 3), bn=updates(trainer_of("bn", amp=True), 3)
+    )
     under_amp = ratio(in_bfloat16, "noisy_bn", "bn")
     milliseconds = statistics.median(in_bfloat16["bn"]) / 3 * 1e3
     return [
@@ -506,8 +474,8 @@ def memory() -> list[Row]:
     split = random_split()
     with tempfile.TemporaryDirectory() as folder:
         config = training_config(folder, "noisy_bn", 10**6)
-        config.model.width = 0.125
-        config.probes = ProbesConfig(every=10)
+        config.model = options_of("model", width=0.125)
+        config.probes = probes_options(every=10)
         ours = _OurLoop(config, split, 100)
         ours.advance()
         early = resident()

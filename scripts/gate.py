@@ -74,9 +74,9 @@ def write_records(folder: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     sys.path.insert(0, str(ROOT / "tests" / "report"))
     import numpy as np
-    from page import write_records
-    from planted import MEASURED, plant_claim
-    from synthetic import DLN, MLP, write_study
+    from page import write_records  # pyright: ignore[reportMissingImports]
+    from planted import MEASURED, plant_claim  # pyright: ignore[reportMissingImports]
+    from synthetic import DLN, MLP, write_study  # pyright: ignore[reportMissingImports]
 
     random = np.random.default_rng(0)
     for claim in MEASURED:
@@ -118,7 +118,7 @@ def digests(results: Path, out: Path) -> dict[str, str]:
             found |= {f"{name}: {key}": _digest(value) for key, value in _tensors(state, "")}
         elif path.name == "metrics.jsonl" or "probes" in path.parts:
             found[name] = _digest(path.read_bytes())
-    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+    for path in sorted(path for path in out.rglob("[!.]*") if path.is_file()):
         text = path.read_bytes()
         if path.suffix in (".txt", ".html"):  # they name the folder they are written to
             text = text.replace(str(out).encode(), b"OUT")

@@ -1,17 +1,29 @@
-"""Networks for tests."""
+"""Networks and norms for tests."""
 
-from dataclasses import asdict
+from icsbench.config import options_of
+from icsbench.members import member, members
+from icsbench.models import Model
+from icsbench.norms import Norm, Place
 
-from icsbench.config import NormConfig
-from icsbench.models import VGG
-from icsbench.norms import build_norm
+NORMS = tuple(members("norms", Norm))
+
+
+def network(name, regime="none", *, shape=(3, 32, 32), num_classes=10, seed=0, **options):
+    """A network of one regime, in float32."""
+    norm = member("norms", Norm, regime).bound(options_of("norm", regime))
+    build = member("models", Model, name).build
+    return build(options_of("model", name, **options), norm, shape=shape, num_classes=num_classes, seed=seed)
 
 
 def small_vgg(regime="bn", *, name="vgg16", width=1 / 16, seed=0):
     """A narrow VGG of one regime."""
-    options = asdict(NormConfig(name=regime))
+    return network(name, regime, width=width, seed=seed)
 
-    def make_norm(features, dimensions):
-        return build_norm(num_features=features, dimensions=dimensions, **options)
 
-    return VGG(name, 10, make_norm, width=width, seed=seed)
+def norm_module(regime, features, dimensions, **options):
+    """The module that a norm puts behind a transform."""
+    bound = member("norms", Norm, regime).bound(options_of("norm", regime, **options))
+    transform = object()
+    kept, module = bound(transform, Place(0, 2, features, dimensions))
+    assert kept is transform
+    return module

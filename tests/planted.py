@@ -7,7 +7,8 @@ import numpy as np
 import yaml
 from synthetic import DLN, LAYERS
 
-from icsbench.analysis.claims.catalogue import CLAIMS, Claim, Part
+from icsbench.analysis.claims import all_claims
+from icsbench.analysis.claims.contract import Claim, Part
 from icsbench.record.seal import SEAL, checksums
 
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
@@ -294,11 +295,11 @@ def plant_claim(root, claim: Claim, values, study=None) -> None:
             runs: Runs = {}
             for part, of_part in zip(claim.parts, values, strict=True):
                 if part.studies[0] == name:
-                    for run, planted in PLANT[part.measure](of_part[seed]).items():
+                    for run, planted in PLANT[part.name](of_part[seed]).items():
                         runs[run] = runs.get(run, {}) | planted
             for (regime, lr, strength, batch_size), planted in runs.items():
                 place = {"lr": lr, "strength": strength, "batch_size": batch_size}
                 write(root, study or name, regime, seed, **place, **planted)
 
 
-MEASURED = [claim for claim in CLAIMS if claim.parts]
+MEASURED = [claim for claim in all_claims() if claim.parts]

@@ -17,7 +17,7 @@ from synthetic import write_run
 from torchvision.datasets import CIFAR10
 
 from icsbench.record.writer import Record
-from icsbench.training import loop
+from icsbench.training import trainer
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def trained(*overrides: str) -> Path:
 def killed_at(step: int, *overrides: str) -> Path:
     """The record of a run that a signal stopped: with a checkpoint, without a summary."""
     with pytest.MonkeyPatch.context() as patch:
-        rate, sent = loop.learning_rate, []
+        rate, sent = trainer.learning_rate, []
 
         def interrupt(config, now):
             if now == step and not sent:
@@ -57,7 +57,7 @@ def killed_at(step: int, *overrides: str) -> Path:
                 os.kill(os.getpid(), signal.SIGTERM)
             return rate(config, now)
 
-        patch.setattr(loop, "learning_rate", interrupt)
+        patch.setattr(trainer, "learning_rate", interrupt)
         assert train(*overrides).code == 130
     return run_dir()
 

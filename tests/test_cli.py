@@ -15,10 +15,11 @@ from planted import plant, write
 from synthetic import write_run
 
 from icsbench import __version__
-from icsbench.analysis.claims.catalogue import claim_of
+from icsbench.analysis.claims import claim_of
+from icsbench.app.folders import CONFIG_DIR
+from icsbench.app.launch import launch
 from icsbench.config import Config, resolve
-from icsbench.hydra_app import CONFIG_DIR, launch
-from icsbench.training import loop
+from icsbench.training import trainer
 
 GRID = ("norm=none,bn", "seed=0,1")
 COMMANDS = ("train", "sweep", "reproduce", "claims", "report", "figures", "runs", "lab")
@@ -276,7 +277,7 @@ def test_train_leaves_a_complete_record_and_the_second_time_does_nothing():
 def test_an_interrupted_run_goes_on_bit_identically(monkeypatch, stop, norm):
     arguments = ("train", *TINY, *PROBED, f"norm={norm}", "log_every=4", "checkpoint_every=2")
     assert invoke(*arguments, "results=whole").code == 0
-    rate, signals = loop.learning_rate, []
+    rate, signals = trainer.learning_rate, []
 
     def interrupt(config: Config, step: int) -> float:
         if step == stop and not signals:
@@ -285,7 +286,7 @@ def test_an_interrupted_run_goes_on_bit_identically(monkeypatch, stop, norm):
         return rate(config, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", interrupt)
+        patch.setattr(trainer, "learning_rate", interrupt)
         stopped = invoke(*arguments, "results=parts")
     assert (stopped.code, stopped.out) == (130, "")
     assert stopped.err == "icsbench: interrupted; the same command goes on where it stopped\n"
@@ -294,7 +295,7 @@ def test_an_interrupted_run_goes_on_bit_identically(monkeypatch, stop, norm):
 
     steps = set()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", lambda config, step: steps.add(step) or rate(config, step))
+        patch.setattr(trainer, "learning_rate", lambda config, step: steps.add(step) or rate(config, step))
         assert invoke(*arguments, "results=parts").code == 0
     assert steps == {*range(stop + 1, 6)}
     whole, parts = content(run_dir("whole")), content(run_dir("parts"))
@@ -307,7 +308,7 @@ def test_exceptions_of_the_program_itself_are_not_dressed_up(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(loop, "learning_rate", broken)
+    monkeypatch.setattr(trainer, "learning_rate", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         launch(["hydra.mode=RUN", *TINY])
     assert "a bug" in json.loads((run_dir() / "failure.json").read_text())["error"]

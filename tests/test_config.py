@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
-from icsbench.config import Config, NormConfig, OptimConfig, WandbConfig, load_config, resolve
+from icsbench.config import Config, WandbConfig, options_of, resolve
 from icsbench.errors import IcsbenchError
+from icsbench.record.writer import load_config
 
 
 @pytest.mark.parametrize(
@@ -17,9 +18,9 @@ from icsbench.errors import IcsbenchError
         {"eval_every": 3},
         {"deterministic": True},
         {"amp": True},
-        {"norm": NormConfig(name="noisy_bn")},
-        {"norm": NormConfig(n_mu=0.25)},
-        {"optim": OptimConfig(lr=0.5)},
+        {"norm": options_of("norm", "noisy_bn")},
+        {"norm": options_of("norm", momentum=0.25)},
+        {"optim": options_of("optim", lr=0.5)},
     ],
 )
 def test_what_changes_the_numbers_changes_the_fingerprint(change):
@@ -48,7 +49,7 @@ def test_the_fingerprint_is_the_same_in_every_process_and_version():
 
 
 def test_yaml_round_trip(tmp_path):
-    config = replace(Config(), steps=77, norm=NormConfig(name="noise", n_mu=0.25), seed=3)
+    config = replace(Config(), steps=77, norm=options_of("norm", "noise", n_mu=0.25), seed=3)
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
     assert load_config(path) == config
@@ -63,7 +64,7 @@ def test_yaml_round_trip(tmp_path):
         ({"optim": {"lr": 0}}, "optim.lr must be greater than 0 (got 0.0)"),
         ({"model": {"width": 100}}, "model.width must be at least 0.015625 and at most 16 (got 100.0)"),
         ({"model": {"init": "xavier"}}, "model.init must be one of glorot, he, torch, gaussian (got 'xavier')"),
-        ({"norm": {"n_sigma": 0.5}}, "norm.n_sigma must be at least 1 (got 0.5)"),
+        ({"norm": {"name": "noise", "n_sigma": 0.5}}, "norm.n_sigma must be at least 1 (got 0.5)"),
         ({"sede": 1}, "unknown key 'sede'; did you mean 'seed'?"),
         ({"optim": {"learning_rate": 1}}, "unknown key 'optim.learning_rate'"),
         ({"data": {"val_size": 1}}, "data.val_size must be 0 or at least 2 (got 1)"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from icsbench.hydra_app import _jobs
+from icsbench.app.compose import jobs
 
 COMMON = ["results=results", "wandb=disabled"]
 CIFAR = [*COMMON, "scale=cpu", "data.root=PATH", "amp=true"]
@@ -76,9 +76,9 @@ SWEEPS = {
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_sweep_of_the_confirmation(name):
     overrides, runs, expected = SWEEPS[name]
-    jobs, _ = _jobs(overrides)
-    assert sum(count for _, count in jobs) == runs
-    for config, _ in jobs:
+    found, _ = jobs(overrides)
+    assert sum(count for _, count in found) == runs
+    for config, _ in found:
         found = {"experiment": config.experiment, **{key: value_of(config, key) for key in expected}}
         assert found == {"experiment": name.split()[0], **expected}
 
@@ -90,7 +90,7 @@ def value_of(config, key):
 
 
 def test_the_budgets_of_the_plan_are_steps_at_which_long_is_evaluated_and_measured():
-    (config, _), *_ = _jobs(SWEEPS["long"][0])[0]
+    (config, _), *_ = jobs(SWEEPS["long"][0])[0]
     for budget in (1000, 2000, 5000):
         assert budget < config.steps
         for every in (config.eval_every, config.probes.every, config.probes.update_every, config.log_every):
@@ -99,14 +99,14 @@ def test_the_budgets_of_the_plan_are_steps_at_which_long_is_evaluated_and_measur
 
 @pytest.mark.parametrize(("scale", "steps"), [("demo", 1000), ("cpu", 15_000), ("paper", 15_000)])
 def test_long_is_the_same_comparison_at_every_scale(scale, steps):
-    jobs, _ = _jobs(["experiment=long", f"scale={scale}", "data.root=PATH"])
-    assert {config.norm.name for config, _ in jobs} == {"none", "bn", "noisy_bn"}
-    assert {(config.steps, config.optim.lr, config.amp) for config, _ in jobs} == {(steps, 0.1, False)}
-    assert sum(count for _, count in jobs) == 18
+    runs, _ = jobs(["experiment=long", f"scale={scale}", "data.root=PATH"])
+    assert {config.norm.name for config, _ in runs} == {"none", "bn", "noisy_bn"}
+    assert {(config.steps, config.optim.lr, config.amp) for config, _ in runs} == {(steps, 0.1, False)}
+    assert sum(count for _, count in runs) == 18
 
 
 def test_the_batches_of_the_sizes_see_equally_many_images():
-    jobs, _ = _jobs(SWEEPS["batch_size"][0])
-    seen = {config.batch_size: config.steps * config.batch_size for config, _ in jobs}
+    runs, _ = jobs(SWEEPS["batch_size"][0])
+    seen = {config.batch_size: config.steps * config.batch_size for config, _ in runs}
     assert seen.keys() == {16, 64, 256}
     assert all(100_000 - size < images <= 100_000 for size, images in seen.items())

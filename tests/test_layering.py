@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import icsbench
-from icsbench.hydra_app import CONFIG_DIR
+from icsbench.app.folders import CONFIG_DIR
 
 PACKAGE = Path(icsbench.__file__).parent
 MODULES = {
@@ -24,24 +24,31 @@ ALLOWED = {
     "__init__": set(),
     "errors": set(),
     "members": {"errors"},
+    "options": set(),
     "streams": set(),
     "atomic": set(),
-    "config": {"errors"},
+    "source": set(),
+    "config": {"errors", "members", "options"},
     "record": {"errors", "config", "atomic"},
     "tracking": {"config"},
     "terminal": set(),
     "data": {"errors", "streams"},
-    "norms": {"errors"},
-    "models": {"errors", "streams"},
-    "probes": {"errors", "members", "streams", "norms", "record"},
-    "labs": {"errors", "streams", "norms", "probes"},
-    "training": {"errors", "atomic", "streams", "config", "record", "tracking", "data", "norms", "models", "probes"},
-    "analysis": {"errors", "atomic", "record"},
-    "figures": {"errors", "record", "analysis"},
+    "norms": {"errors", "options"},
+    "models": {"streams", "options", "norms"},
+    "probes": {"errors", "members", "options", "streams", "norms", "record"},
+    "training": {
+        *("errors", "members", "options", "atomic", "streams", "source", "config", "record", "tracking", "data"),
+        *("norms", "models", "probes"),
+    },
+    "labs": {
+        *("errors", "members", "options", "streams", "source", "config", "record", "data", "norms", "probes"),
+        "training",
+    },
+    "analysis": {"errors", "members", "atomic", "record"},
+    "figures": {"errors", "members", "record", "analysis"},
     "report": {"errors", "record", "analysis", "figures"},
-    "hydra_app": {"errors", "terminal", "atomic", "config", "data", "labs", "training"},
-    "completion": {"hydra_app"},
-    "cli": {"errors", "terminal", "completion", "hydra_app", "record", "analysis", "figures", "report"},
+    "app": {"errors", "terminal", "atomic", "config", "members", "record", "labs", "training"},
+    "cli": {"errors", "members", "terminal", "labs", "app", "record", "analysis", "figures", "report"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}
@@ -165,4 +172,4 @@ def test_the_only_target_of_the_configurations_is_hydras_own_callback():
         for key, value in keys_of(yaml.safe_load(path.read_text()))
         if re.fullmatch(r"_(target|partial|args|recursive|convert)_", key)
     ]
-    assert targets == [("train.yaml", "icsbench.hydra_app.SweepOutcome")]
+    assert targets == [("train.yaml", "icsbench.app.launch.SweepOutcome")]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from icsbench.analysis.claims.catalogue import CLAIMS
-from icsbench.analysis.verdicts import Finding, decide, markdown
+from icsbench.analysis.claims import all_claims
+from icsbench.analysis.verdicts import Finding, decide
+from icsbench.report.markdown import claims_as_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -32,11 +33,11 @@ def test_every_file_and_claim_beside_the_verdicts_is_there():
     assert [link for link in links if not (ROOT / "results" / "reference" / "claims" / link).exists()] == []
     served = {row.split(" | ")[1].rstrip(" |") for row in text.splitlines() if row.startswith("| `icsbench")}
     listed = {id for ids in served for id in ids.split(", ")}
-    assert listed == {claim.id for claim in CLAIMS if claim.parts}
+    assert listed == {claim.id for claim in all_claims() if claim.parts}
 
 
 def test_every_config_key_and_option_named_in_the_readme_exists():
-    from icsbench.hydra_app import CONFIG_DIR
+    from icsbench.app.folders import CONFIG_DIR
 
     named = set(re.findall(r"\b(scale|norm|experiment|model|probes|wandb|data)=([a-z]\w*)\b", README))
     assert named
@@ -125,20 +126,20 @@ def judged_again():
                 for part, found in zip(claim.parts, by_id[claim.id]["parts"], strict=True)
             ],
         )
-        for claim in CLAIMS
+        for claim in all_claims()
     ]
     return by_id, decide(measured)
 
 
 def test_the_committed_verdicts_are_those_of_the_committed_values():
     by_id, verdicts = judged_again()
-    assert [*by_id] == [claim.id for claim in CLAIMS]
+    assert [*by_id] == [claim.id for claim in all_claims()]
     for verdict in verdicts:
         entry = by_id[verdict.claim.id]
         assert (verdict.verdict, verdict.speaks_for, verdict.n) == (entry["verdict"], entry["speaks_for"], entry["n"])
         for found, part in zip(entry["parts"], verdict.claim.parts, strict=True):
             bounds = [bound if math.isfinite(bound) else None for bound in (part.low, part.high)]
-            assert (found["measure"], found["region"]) == (part.measure, bounds)
+            assert (found["measure"], found["region"]) == (part.name, bounds)
         if entry["p"] is not None:
             assert (verdict.p, verdict.p_holm) == pytest.approx((entry["p"], entry["p_holm"]), rel=1e-9)
 
@@ -162,7 +163,7 @@ def test_the_numbers_beside_the_verdicts_are_those_of_the_committed_values():
 
 def test_the_table_of_verdicts_is_that_of_the_committed_values():
     _, verdicts = judged_again()
-    rows = [line for line in markdown(verdicts).splitlines() if line.startswith("|")]
+    rows = [line for line in claims_as_markdown(verdicts).splitlines() if line.startswith("|")]
     assert rows == [line for line in README.splitlines() if line in set(rows)]
 
 

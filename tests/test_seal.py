@@ -8,10 +8,10 @@ import pytest
 from helpers import PROBED, TINY, content, isolate
 
 import icsbench.training.loop as loop
-from icsbench.config import load_config
+from icsbench.app.compose import composed
 from icsbench.errors import IcsbenchError
-from icsbench.hydra_app import _composed
 from icsbench.record.seal import broken
+from icsbench.record.writer import load_config
 from icsbench.training import run
 
 
@@ -22,7 +22,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 @pytest.fixture
 def config():
-    return _composed([*TINY, *PROBED])
+    return composed([*TINY, *PROBED])
 
 
 @pytest.fixture

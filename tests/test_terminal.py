@@ -18,7 +18,7 @@ from planted import plant, write
 from synthetic import write_run
 
 from icsbench import terminal
-from icsbench.analysis.claims.catalogue import claim_of
+from icsbench.analysis.claims import claim_of
 from icsbench.cli import main
 from icsbench.figures import draw_all
 from icsbench.record.reader import load_runs

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from helpers import PROBED, TINY, Result, command, invoke, isolate, rows, run_dir
 
-from icsbench.config import load_config
-from icsbench.training import loop
+from icsbench.record.writer import load_config
+from icsbench.training import trainer
 
 pytest.importorskip("wandb")
 OFFLINE = (*TINY, *PROBED, "wandb=mirror", "wandb.mode=offline")
@@ -172,7 +172,7 @@ def test_wandb_is_disabled_by_its_old_variable_too(monkeypatch):
 
 def test_a_disabled_mirror_does_not_import_wandb():
     snippet = (
-        "import sys; from icsbench.hydra_app import launch; launch(sys.argv[1:]); assert 'wandb' not in sys.modules"
+        "import sys; from icsbench.app.launch import launch; launch(sys.argv[1:]); assert 'wandb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", snippet, *TINY], check=True, capture_output=True)
     assert (run_dir() / "summary.json").exists()
@@ -188,7 +188,7 @@ def test_wandb_that_is_not_installed_is_one_warning(monkeypatch):
 
 
 def test_a_resumed_run_keeps_its_id_and_loses_no_row(monkeypatch):
-    rate, sent = loop.learning_rate, []
+    rate, sent = trainer.learning_rate, []
 
     def interrupt(config, step):
         if step == 2 and not sent:
@@ -197,7 +197,7 @@ def test_a_resumed_run_keeps_its_id_and_loses_no_row(monkeypatch):
         return rate(config, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", interrupt)
+        patch.setattr(trainer, "learning_rate", interrupt)
         assert invoke("train", *OFFLINE).code == 130
     (first,) = fragments()
     assert invoke("train", *OFFLINE).code == 0

@@ -4,20 +4,20 @@ import contextlib
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 from icsbench.atomic import write_atomically
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run
+from icsbench.record.schema import CONFIG, ENVIRONMENT, FAILURE, METRICS, PROBES, SUMMARY
 from icsbench.record.strict_json import dumps, loads
 
-_RECORD = (
-    *("config.yaml", "environment.json", "metrics.jsonl", "summary.json", "failure.json"),
-    "probes/ics/layers.json",
-)
+_RECORD = (CONFIG, ENVIRONMENT, METRICS, SUMMARY, FAILURE)
+_CODE = ("analysis", "figures", "record", "report")
 
 
 def write_file(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
@@ -47,25 +47,27 @@ def csv_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
 class Drawn:
     """What was drawn into a folder and from what, so that figures of unchanged records are not drawn again.
 
-    The files are up to date while all of them are there and the content of the records, the code that draws them and
-    matplotlib are the same.
+    The files are up to date while all of them are there and what they are made of is the same: the records (of the
+    arrays of probes, which are large, name and size), the code that reads records, figures of other packages, and
+    matplotlib.
     """
 
     def __init__(self, out: Path, root: Path, runs: Sequence[Run]) -> None:
         self._path = out / ".drawn.json"
         self._out = out
         digest = hashlib.sha256(version("matplotlib").encode())
-        package = Path(__file__).resolve().parent.parent
-        for folder in ("analysis", "figures", "record"):
-            for source in sorted((package / folder).rglob("*.py")):
-                digest.update(source.read_bytes())
+        for source in _sources():
+            digest.update(source.read_bytes())
+        for point in sorted(entry_points(group="icsbench.figures"), key=lambda point: (point.name, point.value)):
+            digest.update(f"{point.name} = {point.value} of {point.dist and point.dist.version}".encode())
         for run in runs:
             digest.update(str(run.path.relative_to(root)).encode())
             for name in _RECORD:
                 file = run.path / name
                 digest.update(file.read_bytes() if file.exists() else b"")
-            probes = sorted((run.path / "probes" / "shift").glob("*"))
-            digest.update(repr([(probe.name, probe.stat().st_size) for probe in probes]).encode())
+            for file in sorted(file for file in (run.path / PROBES).rglob("*") if file.is_file()):
+                digest.update(f"{file.relative_to(run.path).as_posix()} {file.stat().st_size}".encode())
+                digest.update(b"" if file.suffix == ".npz" else file.read_bytes())
         self._inputs = digest.hexdigest()
 
     def read(self) -> tuple[list[Path], list[str]] | None:
@@ -87,3 +89,16 @@ class Drawn:
                     (self._out / name).unlink(missing_ok=True)
         content = {"inputs": self._inputs, "files": names, "said": list(said)}
         write_file(self._path, lambda file: file.write(dumps(content).encode()))
+
+
+def _sources() -> Iterator[Path]:
+    """The modules that read records: those of this package, and those of other packages that have figures."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in _CODE:
+        yield from sorted((package / folder).rglob("*.py"))
+    for name in sorted({point.module.partition(".")[0] for point in entry_points(group="icsbench.figures")}):
+        spec = find_spec(name)
+        for folder in (spec and spec.submodule_search_locations) or []:
+            yield from sorted(Path(folder).rglob("*.py"))
+        if spec and spec.origin and not spec.submodule_search_locations:
+            yield Path(spec.origin)

@@ -1,7 +1,7 @@
 """Intervals over paired seeds, and tests of where their mean lies."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -42,7 +42,9 @@ def mean_band(values: ArrayLike, level: float = 0.95) -> Band:
 
     ``values`` has shape (n, m): one row per seed. ``s`` is the sample standard deviation (n - 1 in the denominator).
     The interval holds point by point, not for the curve as a whole. A NaN among the values makes that point NaN, an
-    infinite value its interval; n = 1 gives NaN for ``low`` and ``high``. Raises IcsbenchError for no rows.
+    infinite value makes its interval NaN; n = 1 gives NaN for ``low`` and ``high``.
+
+    :raises IcsbenchError: there are no rows.
     """
     matrix = np.asarray(values, dtype=np.float64)
     n = len(matrix)
@@ -64,7 +66,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def geometric_band(values: ArrayLike, level: float = 0.95) -> Band:
-    """The pointwise geometric mean of n curves and its interval: ``mean_band`` of the logarithms, raised.
+    """The pointwise geometric mean of n curves and its interval: ``exp`` of the ``mean_band`` of the logarithms.
 
     ``values`` has shape (n, m). A value that is not finite and positive makes its point NaN.
     """
@@ -78,7 +80,7 @@ def geometric_band(values: ArrayLike, level: float = 0.95) -> Band:
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
     """The interval of the mean of ``a - b``, pair by pair: both of shape (n,), in the same order of seeds.
 
-    Raises IcsbenchError when the two are not of one length.
+    :raises IcsbenchError: the two are not of one length.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape:
@@ -89,9 +91,11 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interv
 
 
 def paired_ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
-    """The geometric mean of ``a / b``, pair by pair, and its interval: ``paired_difference`` of the logarithms, raised.
+    """The geometric mean of ``a / b``, pair by pair, and its interval: ``exp`` of that of the log differences.
 
-    Both of shape (n,), positive, in the same order of seeds. Raises IcsbenchError when the two are not of one length.
+    Both of shape (n,), positive, in the same order of seeds.
+
+    :raises IcsbenchError: the two are not of one length.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         mean, low, high, n = paired_difference(np.log(a), np.log(b), level)
@@ -101,8 +105,8 @@ def paired_ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interval:
 class Place(NamedTuple):
     """One-sided p-values of three statements on a mean mu and a region: low < mu < high, mu <= low, mu >= high.
 
-    Each is small where the data speak for the statement. ``inside`` is that of two one-sided tests: the larger of the
-    p-values of mu > low and mu < high, where the bounds are finite.
+    Each is small where the data support the statement. ``inside`` comes from two one-sided tests: it is the larger of
+    the p-values of mu > low and mu < high, where the bounds are finite.
     """
 
     inside: float
@@ -117,9 +121,10 @@ def student_t_test(values: ArrayLike, low: float, high: float) -> Place:
     ``p(mu > b) = P(T >= (m - b) sqrt(n) / s)`` and ``p(mu < b) = P(T <= (m - b) sqrt(n) / s)``, where T has Student's
     t-distribution with n - 1 degrees of freedom; each tail is computed as such, so that small p-values are exact.
 
-    Values that are all equal, as on a grid they can be, have no spread to judge by: p is then that of sign flips, 2^-n
-    or 1 - 2^-n, and 1/2 at the bound itself. Of fewer than two values every p is 1. Raises IcsbenchError for a value
-    that is not finite or a region that is empty.
+    Values that are all equal (on a grid they can be) have no spread to judge by. Then p is that of sign flips, 2^-n or
+    1 - 2^-n, and 1/2 at the bound itself. With fewer than two values every p is 1.
+
+    :raises IcsbenchError: a value is not finite, or the region is empty.
     """
     sample = _sample(values, low, high)
     n = len(sample)
@@ -144,10 +149,11 @@ def student_t_test(values: ArrayLike, low: float, high: float) -> Place:
 def sign_flip_test(values: ArrayLike, low: float, high: float) -> Place:
     """Exact permutation tests of where the centre of a symmetric distribution lies, from n values of it, (n,).
 
-    :func:`student_t_test` for whoever trusts no normal distribution: ``p(mu > b)`` is the share of the 2^n ways to flip
-    the signs of ``x_i - b`` whose sum is at least the one observed, ``p(mu < b)`` that of those whose sum is at most
-    it; the floor of both is 2^-n. Raises IcsbenchError for more than 20 values, a value that is not finite or an empty
-    region.
+    Like :func:`student_t_test`, without a normal distribution: ``p(mu > b)`` is the share of the 2^n ways to flip the
+    signs of ``x_i - b`` whose sum is at least the one observed, ``p(mu < b)`` the share of those whose sum is at most
+    the one observed. The smallest value of both is 2^-n.
+
+    :raises IcsbenchError: there are more than 20 values, a value is not finite, or the region is empty.
     """
     sample = _sample(values, low, high)
     n = len(sample)
@@ -180,10 +186,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(values: ArrayLike, low: float, high: float, level: float, power: float = 0.8) -> int | None:
-    """With how many seeds the one-sided t-test at ``level`` would decide with this ``power``, were this the truth.
+    """How many seeds the one-sided t-test at ``level`` needs to decide with the probability ``power``.
 
-    The truth being the mean and standard deviation of ``values``, and the test that against the nearest bound of the
-    region ``low`` to ``high``. None where it is more than 1,000, or cannot be said.
+    This takes the mean and standard deviation of ``values`` for the truth, and tests against the nearest bound of the
+    region from ``low`` to ``high``. None where it takes more than 1,000 seeds, or cannot be computed.
+
+    :raises IcsbenchError: a value is not finite, or the region is empty.
     """
     sample = _sample(values, low, high)
     if len(sample) < 2:
@@ -206,6 +214,25 @@ def seeds_needed(values: ArrayLike, low: float, high: float, level: float, power
         middle = (low_n + high_n) // 2
         low_n, high_n = (low_n, middle) if decides(middle) else (middle, high_n)
     return high_n
+
+
+def positive_ratio(a: float, b: float) -> float:
+    """Return a / b, NaN where one of them is not positive or not finite."""
+    return a / b if min(a, b) > 0 and math.isfinite(a) and math.isfinite(b) else math.nan
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """The geometric mean; NaN where a value is not positive, or there is none."""
+    numbers = np.array([*values])
+    return float(np.exp(np.log(numbers).mean())) if numbers.size and (numbers > 0).all() else math.nan
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Least-squares slope of y on x; NaN where a value is not finite or x is the same throughout."""
+    if not np.isfinite([*x, *y]).all() or np.ptp(x) == 0:
+        return math.nan
+    across = np.asarray(x) - np.mean(x)
+    return float(across @ np.asarray(y) / (across @ across))
 
 
 def _sample(values: ArrayLike, low: float, high: float) -> Floats:

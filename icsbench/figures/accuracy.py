@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.figure as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from icsbench.analysis.quantities.curves import TEST_ACCURACY, TEST_ACCURACY_BATCH_ON, TRAIN_ACCURACY, Curve
+from icsbench.analysis.groups import Group
+from icsbench.analysis.quantities.curves import Curve
+from icsbench.analysis.quantities.training import TEST_ACCURACY_BATCH_ON, accuracy_curves
+from icsbench.figures.caption import caption, seeds_of
+from icsbench.figures.contract import Figure
 from icsbench.figures.style import (
     CROSS,
     LEGEND_LINE,
@@ -15,12 +19,13 @@ from icsbench.figures.style import (
     above,
     chance_line,
     diverged_handle,
-    legend_rows,
     regime_handle,
-    regime_style,
+    regime_legend,
+    regimes_of,
     spread,
     step_axis,
 )
+from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY
 
 _BATCH_ON: dict[str, Any] = {
     "linestyle": (0, (2, 1)),
@@ -31,17 +36,21 @@ _BATCH_ON: dict[str, Any] = {
 }
 
 
-def draw(curves: Sequence[Curve], chance: float, caption: str) -> Figure:
+def _caption(group: Group, curves: Sequence[Curve]) -> str:
+    return caption(group, seeds_of([curve for curve in curves if curve.diverged_at is None]))
+
+
+def _draw(group: Group, curves: Sequence[Curve], text: str) -> mpl.Figure:
     """The curves of ``accuracy_curves``: training on the left, test on the right, a row per learning rate.
 
     Lines are means, bands their intervals; a diverged run is a thin line of its own that ends in a cross where it went
-    to NaN. ``chance`` is the accuracy of guessing, a fraction.
+    to NaN.
     """
     lrs = sorted({curve.lr for curve in curves})
-    legend = legend_rows([regime_handle(regime) for regime in dict.fromkeys(curve.regime for curve in curves)])
+    legend = regime_legend(curves)
     details = _details(curves)
     top = 0.26 + LEGEND_LINE * (len(legend) + bool(details))
-    page = Page(top + 1.9 * len(lrs), caption, top=top, bottom=0.4, left=0.4, right=0.2)
+    page = Page(top + 1.9 * len(lrs), text, top=top, bottom=0.4, left=0.4, right=0.2)
     grid = page.axes(len(lrs), 2, wspace=0.12, hspace=0.22)
     last = max(int(curve.steps[-1]) for curve in curves)
     for row, lr in zip(grid, lrs, strict=True):
@@ -49,7 +58,7 @@ def draw(curves: Sequence[Curve], chance: float, caption: str) -> Figure:
             (row[0], "training accuracy (%)", [TRAIN_ACCURACY]),
             (row[1], "test accuracy (%)", [TEST_ACCURACY, TEST_ACCURACY_BATCH_ON]),
         ):
-            chance_line(axes, chance)
+            chance_line(axes, 1 / group.num_classes)
             for curve in curves:
                 if curve.lr == lr and curve.quantity in quantities:
                     draw_curve(axes, curve)
@@ -63,7 +72,7 @@ def draw(curves: Sequence[Curve], chance: float, caption: str) -> Figure:
 
 def draw_curve(axes: Axes, curve: Curve) -> None:
     """One curve of ``accuracy_curves`` on an axis in per cent."""
-    look = regime_style(curve.regime)
+    look = curve.regime
     if curve.diverged_at is not None:
         line: dict[str, Any] = {"linewidth": 0.6, "linestyle": look.linestyle, "color": look.color}
         axes.plot(curve.steps, 100 * curve.mean, **line)
@@ -78,7 +87,7 @@ def draw_curve(axes: Axes, curve: Curve) -> None:
 
 def _details(curves: Sequence[Curve]) -> list[Line2D]:
     handles = []
-    for regime in dict.fromkeys(curve.regime for curve in curves if curve.quantity == TEST_ACCURACY_BATCH_ON):
+    for regime in regimes_of(curve for curve in curves if curve.quantity == TEST_ACCURACY_BATCH_ON):
         handles += [
             regime_handle(regime, label="test: running statistics, noise off"),
             regime_handle(regime, **_BATCH_ON, label="test: batch statistics, noise on"),
@@ -86,3 +95,14 @@ def _details(curves: Sequence[Curve]) -> list[Line2D]:
     if any(curve.diverged_at is not None for curve in curves):
         handles.append(diverged_handle())
     return handles
+
+
+FIGURE = Figure(
+    name="accuracy",
+    order=10,
+    numbers=accuracy_curves,
+    caption=_caption,
+    draw=_draw,
+    applies=lambda group: not group.regression,
+    per_lr=False,
+)

@@ -3,29 +3,56 @@
 from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.figure as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from icsbench.analysis.quantities.curves import W1_FROM_START, W1_PER_STEP, Curve
-from icsbench.figures.style import Page, below, beside, power_of_ten, regime_titles, titles_height
+from icsbench.analysis.groups import Group
+from icsbench.analysis.quantities.curves import Curve
+from icsbench.analysis.quantities.shift import SHIFT, probed, shift_curve
+from icsbench.figures.caption import caption, left_out, seeds_of
+from icsbench.figures.contract import Figure
+from icsbench.figures.style import Page, below, beside, power_of_ten, regime_titles, regimes_of, titles_height
 
-_ROWS = {W1_FROM_START: "from step 0", W1_PER_STEP: "per step"}
+_ROWS = {"w1_from_start": "from step 0", "w1": "per step"}
 _ROOMY = 5  # columns that have room for three steps below
 _MISSING = "0.8"
 
 
-def draw(curves: Sequence[Curve], caption: str) -> Figure:
-    """The curves of ``w1_curves``: layers upwards by depth, one column per probe, one colour scale for all.
+def _numbers(group: Group) -> list[Curve]:
+    """Normalized Wasserstein-1 shift from step 0 and per step, of every layer; runs that diverged left out."""
+    conditions = probed(group)
+    return [
+        shift_curve(condition, quantity, layer)
+        for quantity in _ROWS
+        for condition in conditions
+        for layer in conditions[0].runs[0].layers_of(SHIFT)
+    ]
+
+
+def _caption(group: Group, curves: Sequence[Curve]) -> str:
+    what = (
+        "Pre-activations, mean over channels, a column per probe; the scale is the standard deviation of the layer at "
+        f"the reference, step 0 above, the step before below. From {group.runs[0].setting('probes.samples', 1024):,} "
+        "positions a channel, which makes W₁ too large: 1,024 by 5\N{NO-BREAK SPACE}% on average, by "
+        "42\N{NO-BREAK SPACE}% at most."
+    )
+    blank = any(not (curve.mean > 0).all() or np.isinf(curve.mean).any() for curve in curves)
+    grey = "Grey: no shift at all, or none that is finite." if blank else ""
+    return caption(group, what, grey, seeds_of(curves, interval=False), left_out(group))
+
+
+def _draw(group: Group, curves: Sequence[Curve], text: str) -> mpl.Figure:
+    """Layers upwards by depth, one column per probe, one colour scale for all.
 
     The upper panels are the shift from step 0, the lower ones the shift in one step; grey is a value that is missing,
     not finite or not positive. Colours are logarithmic.
     """
-    regimes = list(dict.fromkeys(curve.regime for curve in curves))
+    regimes = regimes_of(curves)
     top = titles_height(regimes)
-    page = Page(top + 0.4 + 1.5 * len(_ROWS), caption, top=top, bottom=0.4, left=0.52, right=0.68)
+    page = Page(top + 0.4 + 1.5 * len(_ROWS), text, top=top, bottom=0.4, left=0.52, right=0.68)
     grid = page.axes(len(_ROWS), len(regimes), wspace=0.08, hspace=0.2)
     regime_titles(grid[0], regimes)
     norm = _norm(curves)
@@ -34,7 +61,7 @@ def draw(curves: Sequence[Curve], caption: str) -> Figure:
         of_row = [curve for curve in curves if curve.quantity == quantity]
         for axes, regime in zip(row, regimes, strict=True):
             ticks = 3 if len(regimes) <= _ROOMY else 2
-            image = _draw(axes, [curve for curve in of_row if curve.regime == regime], norm, ticks)
+            image = _draw_image(axes, [curve for curve in of_row if curve.regime == regime], norm, ticks)
             if row is grid[-1]:
                 below(axes, "step")
             if axes is row[0]:
@@ -45,7 +72,7 @@ def draw(curves: Sequence[Curve], caption: str) -> Figure:
     return page.figure
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], norm: LogNorm, ticks: int) -> Any:
+def _draw_image(axes: Axes, curves: Sequence[Curve], norm: LogNorm, ticks: int) -> Any:
     values = np.stack([curve.mean for curve in curves])
     steps = curves[0].steps
     axes.set_facecolor(_MISSING)
@@ -67,7 +94,7 @@ def _norm(curves: Sequence[Curve]) -> LogNorm:
     return LogNorm(low, high if high > low else low * 10)
 
 
-def _color_bar(figure: Figure, image: Any, top: Axes, bottom: Axes) -> None:
+def _color_bar(figure: mpl.Figure, image: Any, top: Axes, bottom: Axes) -> None:
     upper, lower = top.get_position(), bottom.get_position()
     axes = figure.add_axes((upper.x1 + 0.014, lower.y0, 0.014, upper.y1 - lower.y0))
     bar = figure.colorbar(image, cax=axes, ticks=LogLocator(10), format=power_of_ten)
@@ -76,3 +103,6 @@ def _color_bar(figure: Figure, image: Any, top: Axes, bottom: Axes) -> None:
     axes.annotate(
         "W₁ / scale", (1, 0.5), (26, 0), "axes fraction", "offset points", ha="left", va="center", rotation=90
     )
+
+
+FIGURE = Figure(name="heatmap", order=50, numbers=_numbers, caption=_caption, draw=_draw)

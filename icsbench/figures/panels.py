@@ -7,18 +7,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from icsbench.analysis.quantities.curves import Curve
-from icsbench.analysis.quantities.optimisation import Profile
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, Floats
-from icsbench.figures.style import GUIDE, power_of_ten, regime_style, spread
+from icsbench.figures.style import GUIDE, Line, power_of_ten, spread
 
 COSINE = (-1.08, 1.08)  # the axis of a cosine, whose t-interval may go further
 _BEYOND = 0.02  # the share of the ends of intervals, on either side, that a panel may cut off
 
 
-def draw_curve(axes: Axes, curve: Curve | Profile, scale: float = 1) -> None:
+def draw_curve(axes: Axes, curve: Line, scale: float = 1) -> None:
     """A mean with the spread of its seeds; a point without neighbours is a dot."""
-    look = regime_style(curve.regime)
+    look = curve.regime
     axes.plot(curve.x, scale * curve.mean, color=look.color, linestyle=look.linestyle, linewidth=0.9)
     there = np.pad(np.isfinite(curve.mean), 1)
     alone = there[1:-1] & ~there[:-2] & ~there[2:]
@@ -26,7 +24,7 @@ def draw_curve(axes: Axes, curve: Curve | Profile, scale: float = 1) -> None:
     spread(axes, curve, look.color, scale)
 
 
-def limits(curves: Iterable[Curve | Profile], *also: float) -> tuple[float, float]:
+def limits(curves: Iterable[Line], *also: float) -> tuple[float, float]:
     """The ``extent`` of all means, of seeds that are drawn alone, of 98 % of the ends of intervals, and of ``also``."""
     shown = [np.array(also)]
     for curve in curves:
@@ -47,7 +45,7 @@ def extent(*shown: Floats) -> tuple[float, float]:
     return float(low / margin), float(high * margin)
 
 
-def cut_off(curves: Sequence[Curve | Profile], between: tuple[float, float] | None = None) -> bool:
+def cut_off(curves: Sequence[Line], between: tuple[float, float] | None = None) -> bool:
     """Whether an interval of the curves of one panel leaves it: their ``limits``, or what is given."""
     low, high = between or limits(curves)
     drawn = [curve for curve in curves if len(curve.seeds) >= FEWEST_FOR_AN_INTERVAL]
@@ -64,14 +62,14 @@ def log_axis(axes: Axes, low: float, high: float, which: str = "y", ticks: int =
     axis.set_minor_locator(NullLocator())
 
 
-def log_panel(axes: Axes, curves: Sequence[Curve], between: tuple[float, float]) -> None:
+def log_panel(axes: Axes, curves: Sequence[Line], between: tuple[float, float]) -> None:
     """Curves on a logarithmic axis."""
     for curve in curves:
         draw_curve(axes, curve)
     log_axis(axes, *between)
 
 
-def cosine_panel(axes: Axes, curves: Sequence[Curve]) -> None:
+def cosine_panel(axes: Axes, curves: Sequence[Line]) -> None:
     """Curves of a cosine, with a line at 0."""
     guide(axes, 0)
     for curve in curves:

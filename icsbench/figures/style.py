@@ -2,10 +2,10 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import matplotlib
 import numpy as np
@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from numpy.typing import NDArray
 
 from icsbench.analysis.files import csv_bytes, write_file
-from icsbench.analysis.quantities.curves import Curve
-from icsbench.analysis.quantities.optimisation import Profile
-from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL
+from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, Floats
+from icsbench.record.reader import Regime
 
 LEGEND_LINE = 0.17  # inches from one line of the legend to the next
 FULL_WIDTH = 6.75  # inches: the text of a two-column page
@@ -59,29 +59,47 @@ _CAPTION_LINE = 0.125  # inches from one line of the caption to the next
 _CAPTION_CHARACTERS = 20.0  # per inch of width
 
 
-class RegimeStyle(NamedTuple):
-    """How a regime looks in every figure."""
+class OfRegime(Protocol):
+    """Numbers of one regime."""
 
-    label: str
-    color: str
-    linestyle: Any
-    marker: str
-
-
-_REGIMES = {
-    "none": RegimeStyle("Standard", "#D55E00", "-", "o"),
-    "bn": RegimeStyle("Standard + BatchNorm", "#0072B2", (0, (5, 1.2)), "s"),
-    "noisy_bn": RegimeStyle("Standard + 'Noisy' BatchNorm", "#009E73", (0, (5, 1.2, 1.2, 1.2)), "^"),
-    "noise": RegimeStyle("Standard + noise", "#CC79A7", (0, (1.2, 1.2)), "D"),
-    "l1": RegimeStyle("Standard + ℓ₁ norm", "#E69F00", (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)), "v"),
-    "l2": RegimeStyle("Standard + ℓ₂ norm", "#56B4E9", (0, (2.5, 1.2)), "<"),
-    "linf": RegimeStyle("Standard + ℓ∞ norm", "#000000", (0, (8, 2.5)), ">"),
-}
+    @property
+    def regime(self) -> Regime:
+        """Its name, with its look."""
+        ...
 
 
-def regime_style(regime: str) -> RegimeStyle:
-    """The style of a regime; one that the house does not know is grey and keeps its name."""
-    return _REGIMES.get(regime, RegimeStyle(regime, "#7F7F7F", (0, (3, 1, 1, 1, 1, 1)), "p"))
+class Line(OfRegime, Protocol):
+    """A mean over seeds against something: arrays of shape (m,)."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds behind the mean."""
+        ...
+
+    @property
+    def x(self) -> NDArray[Any]:
+        """What the mean is drawn against."""
+        ...
+
+    @property
+    def mean(self) -> Floats:
+        """The mean."""
+        ...
+
+    @property
+    def low(self) -> Floats:
+        """The lower end of its interval."""
+        ...
+
+    @property
+    def high(self) -> Floats:
+        """The upper end of its interval."""
+        ...
+
+    @property
+    def values(self) -> Floats | None:
+        """The single seeds, (n, m)."""
+        ...
 
 
 @contextmanager
@@ -141,10 +159,19 @@ class Page:
             )
 
 
-def regime_handle(regime: str, **line: Any) -> Line2D:
+def regime_handle(regime: Regime, **line: Any) -> Line2D:
     """A legend entry in the line style of a regime."""
-    look = regime_style(regime)
-    return Line2D([], [], **{"color": look.color, "linestyle": look.linestyle, "label": look.label} | line)
+    return Line2D([], [], **{"color": regime.color, "linestyle": regime.linestyle, "label": regime.label} | line)
+
+
+def regime_legend(drawn: Iterable[OfRegime]) -> list[Sequence[Line2D]]:
+    """The regimes of what is drawn, in its order, as lines of a legend."""
+    return legend_rows([regime_handle(regime) for regime in regimes_of(drawn)])
+
+
+def regimes_of(drawn: Iterable[OfRegime]) -> list[Regime]:
+    """The regimes of what is drawn, in its order."""
+    return list(dict.fromkeys(part.regime for part in drawn))
 
 
 def diverged_handle() -> Line2D:
@@ -177,19 +204,19 @@ def above(axes: Axes, text: str, **style: Any) -> None:
     )
 
 
-def regime_titles(row: Sequence[Axes], regimes: Sequence[str]) -> None:
+def regime_titles(row: Sequence[Axes], regimes: Sequence[Regime]) -> None:
     """The regimes as titles of a row of axes, of several lines where there are too many for one: ``titles_height``."""
     for axes, regime in zip(row, regimes, strict=True):
-        above(axes, _title(regime, len(regimes)), color=regime_style(regime).color)
+        above(axes, _title(regime, len(regimes)), color=regime.color)
 
 
-def titles_height(regimes: Sequence[str]) -> float:
+def titles_height(regimes: Sequence[Regime]) -> float:
     """Inches that ``regime_titles`` takes above the axes."""
     return _TITLE_HEIGHTS[max(_title(regime, len(regimes)).count("\n") for regime in regimes)]
 
 
-def _title(regime: str, columns: int) -> str:
-    label = regime_style(regime).label
+def _title(regime: Regime, columns: int) -> str:
+    label = regime.label
     if columns > _TITLES_ON_ONE_LINE:
         label = label.replace(" + ", "\n+ ")
     return label if columns <= _TITLES_ON_TWO_LINES else label.replace("' ", "'\n")
@@ -222,7 +249,7 @@ def chance_line(axes: Axes, chance: float) -> None:
     )
 
 
-def spread(axes: Axes, curve: Curve | Profile, color: str, scale: float = 1, floor: float = -np.inf) -> None:
+def spread(axes: Axes, curve: Line, color: str, scale: float = 1, floor: float = -np.inf) -> None:
     """How the seeds of a curve differ: a band, the t-interval, or where they are too few for one, each seed."""
     if curve.values is not None and len(curve.values) < FEWEST_FOR_AN_INTERVAL:
         for values in curve.values:

@@ -1,1 +1,1 @@
-"""Studies without a training loop: theory evaluated on real layers and real batches."""
+"""Studies without a training loop of their own: theory evaluated on real layers and batches, or in small models."""

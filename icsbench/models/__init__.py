@@ -1,8 +1,6 @@
 """Networks: plain modules whose layers have the same paths in every regime."""
 
-from icsbench.models.block import Block
-from icsbench.models.dln import DeepLinear
-from icsbench.models.mlp import MLP
-from icsbench.models.vgg import VGG
+from icsbench.models.block import Block, InitOptions, Network, NormPlace
+from icsbench.models.contract import Model
 
-__all__ = ["MLP", "VGG", "Block", "DeepLinear"]
+__all__ = ["Block", "InitOptions", "Model", "Network", "NormPlace"]

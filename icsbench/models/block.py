@@ -1,24 +1,58 @@
-"""What all networks share: the layer, the list of layers, and initial weights from named random streams."""
+"""What all networks share: the layer, the places for norms, and initial weights from named random streams."""
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from icsbench.errors import IcsbenchError
+from icsbench.norms import NormLayer, Place
+from icsbench.options import Options, in_range, one_of
 from icsbench.streams import stream_seed
 
-MakeNorm = Callable[[int, int], nn.Module]
-"""``(num_features, dimensions) -> module``, with dimensions 2 for feature maps and 1 for vectors."""
-
 INITS = ("glorot", "he", "torch", "gaussian")
+
+
+@dataclass(kw_only=True)
+class InitOptions(Options):
+    """How a network's weights start.
+
+    ``init`` is one of:
+
+    - ``glorot``: uniform, Glorot & Bengio 2010, eq. 16; biases are zero.
+    - ``he``: normal by fan-in, He et al. 2015, eq. 10; biases are zero.
+    - ``gaussian``: normal with standard deviation ``init_std``, the "small random Gaussian" of Ioffe & Szegedy 2015,
+      section 4.1; biases are zero.
+    - ``torch``: weights and biases uniform between -1/sqrt(fan-in) and its opposite, PyTorch's default.
+    """
+
+    init: str = "glorot"
+    init_std: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("model.init", self.init, INITS)
+        in_range("model.init_std", self.init_std, 0, open_low=True)
+
+
+class NormPlace(nn.Identity):
+    """Marks the place for a norm, until :meth:`Network.finish` puts one there.
+
+    :param features: channels of the transform ahead of it.
+    :param dimensions: 1 for vectors, 2 for feature maps.
+    """
+
+    def __init__(self, features: int, dimensions: int) -> None:
+        super().__init__()
+        self.features = features
+        self.dimensions = dimensions
 
 
 class Block(nn.Module):
     """One layer, ``activation(norm(transform(x)))``: Ioffe & Szegedy 2015, section 3.2, ``z = g(BN(W u))``.
 
-    The output of ``norm`` is the *pre-activation* of the layer in every regime (``norm`` is the identity without BN).
+    The output of ``norm`` is the *pre-activation* of the layer in every regime (``norm`` is the identity where none
+    stands behind the transform).
     """
 
     def __init__(self, transform: nn.Module, norm: nn.Module, activation: nn.Module) -> None:
@@ -27,45 +61,50 @@ class Block(nn.Module):
         self.norm = norm
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the layer."""
         return self.activation(self.norm(self.transform(x)))
 
 
 class Network(nn.Module):
-    """A network of blocks."""
+    """A network of blocks. Its constructor builds plain layers, with a :class:`NormPlace` wherever a norm may stand."""
 
     def layers(self) -> list[tuple[str, Block]]:
         """The layers that own weights as ``(path, block)``, in forward order: the same in every regime."""
         return [(path, module) for path, module in self.named_modules() if isinstance(module, Block)]
 
-    def _initialise(self, init: str, init_std: float, seed: int) -> None:
-        """Draw weights and biases of every block's ``transform``, in the parameters' dtype.
+    def finish(self, norm: NormLayer, options: InitOptions, seed: int) -> None:
+        """Draw the initial weights, then apply the norm at every place; for the end of a constructor.
 
-        ``glorot``: uniform, Glorot & Bengio 2010, eq. 16. ``he``: normal by fan-in, He et al. 2015, eq. 10.
-        ``gaussian``: normal with standard deviation ``init_std``. Biases are zero in all three. ``torch``: weights and
-        biases uniform between -1/sqrt(fan-in) and its opposite, PyTorch's default.
-
-        Every parameter is drawn from the stream of ``seed`` named after it, so parameters that two regimes share are
-        equal. Raises IcsbenchError for another ``init``.
+        Every parameter of a block's ``transform`` is drawn from the stream of ``seed`` named after it, before a norm
+        may wrap it. So the parameters that two regimes share start equal. A norm that draws numbers of its own takes
+        them from torch's default stream, which is a function of ``seed`` here.
         """
-        if init not in INITS:
-            raise IcsbenchError(f"unknown init {init!r}; the known ones are {', '.join(INITS)}")
         for path, block in self.layers():
-            weight = block.transform.get_parameter("weight")
-            receptive_field = weight[0][0].numel()
-            fan_in, fan_out = weight.shape[1] * receptive_field, weight.shape[0] * receptive_field
-            for name, parameter in block.transform.named_parameters(f"{path}.transform"):
-                generator = torch.Generator().manual_seed(stream_seed(seed, "init", name))
-                with torch.no_grad():
-                    if init == "torch":
-                        bound = 1 / math.sqrt(fan_in)
-                        parameter.uniform_(-bound, bound, generator=generator)
-                    elif parameter is not weight:
-                        parameter.zero_()
-                    elif init == "glorot":
-                        bound = math.sqrt(6 / (fan_in + fan_out))
-                        parameter.uniform_(-bound, bound, generator=generator)
-                    else:
-                        std = init_std if init == "gaussian" else math.sqrt(2 / fan_in)
-                        parameter.normal_(0, std, generator=generator)
+            _initialize(f"{path}.transform", block.transform, options, seed)
+        torch.default_generator.manual_seed(stream_seed(seed, "norm"))
+        places = [(block, block.norm) for _, block in self.layers() if isinstance(block.norm, NormPlace)]
+        for index, (block, at) in enumerate(places):
+            place = Place(index, len(places), at.features, at.dimensions)
+            block.transform, block.norm = norm(block.transform, place)
+
+
+def _initialize(path: str, transform: nn.Module, options: InitOptions, seed: int) -> None:
+    """Draw weights and biases of a plain transform, in the parameters' dtype; see :class:`InitOptions`."""
+    weight = transform.get_parameter("weight")
+    receptive_field = weight[0][0].numel()
+    fan_in, fan_out = weight.shape[1] * receptive_field, weight.shape[0] * receptive_field
+    for name, parameter in transform.named_parameters(path):
+        generator = torch.Generator().manual_seed(stream_seed(seed, "init", name))
+        with torch.no_grad():
+            if options.init == "torch":
+                bound = 1 / math.sqrt(fan_in)
+                parameter.uniform_(-bound, bound, generator=generator)
+            elif parameter is not weight:
+                parameter.zero_()
+            elif options.init == "glorot":
+                bound = math.sqrt(6 / (fan_in + fan_out))
+                parameter.uniform_(-bound, bound, generator=generator)
+            else:
+                std = options.init_std if options.init == "gaussian" else math.sqrt(2 / fan_in)
+                parameter.normal_(0, std, generator=generator)

@@ -1,37 +1,64 @@
 """The deep linear network of Santurkar et al. 2018."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-from icsbench.models.block import Block, MakeNorm, Network
+from icsbench.models.block import Block, InitOptions, Network, NormPlace
+from icsbench.models.contract import Model
+from icsbench.norms import NormLayer
+from icsbench.options import in_range
+
+
+@dataclass
+class DeepLinearOptions(InitOptions):
+    """``depth`` is the number of matrices, ``units`` the size of each."""
+
+    depth: int
+    units: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("model.depth", self.depth, 1)
+        in_range("model.units", self.units, 1)
 
 
 class DeepLinear(Network, nn.Sequential):
-    """A product of square matrices, ``W_depth ... W_1 x``, with a norm after each but the last; ``(N, features)``.
+    """A product of square matrices, ``W_depth ... W_1 x``, with a norm after each but the last; ``(N, units)``.
 
-    Santurkar et al. train 25 Glorot-initialised matrices of 10 x 10 to a random linear map (Figures 3b, 9, 10); they do
+    Santurkar et al. train 25 Glorot-initialized matrices of 10 x 10 to a random linear map (Figures 3b, 9, 10); they do
     not state whether a norm follows the last one. No biases, no nonlinearity. The layers are ``fc1`` to ``fc<depth>``.
 
-    :param make_norm: builds the normaliser from ``features`` and 1, the dimensions.
-    :param depth: number of matrices.
-    :param init: as in :class:`icsbench.models.VGG`, and so are ``init_std`` and ``seed``. Values are float32 ones; for
-        a network in float64 use ``.double()``.
+    It is trained in float64, because the smallest moves along its gradient drown in rounding otherwise. The initial
+    values are float32 ones.
     """
 
-    def __init__(
-        self,
-        features: int,
-        make_norm: MakeNorm,
-        *,
-        depth: int = 25,
-        init: str = "glorot",
-        init_std: float = 0.1,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, options: DeepLinearOptions, norm: NormLayer, seed: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for index in range(1, depth + 1):
-            norm = make_norm(features, 1) if index < depth else nn.Identity()
-            layers[f"fc{index}"] = Block(nn.Linear(features, features, bias=False), norm, nn.Identity())
+        size = options.units
+        for index in range(1, options.depth + 1):
+            behind = NormPlace(size, 1) if index < options.depth else nn.Identity()
+            layers[f"fc{index}"] = Block(nn.Linear(size, size, bias=False), behind, nn.Identity())
         super().__init__(layers)
-        self._initialise(init, init_std, seed)
+        self.finish(norm, options, seed)
+
+
+def _build(
+    options: DeepLinearOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
+) -> Network:
+    return DeepLinear(options, norm, seed)
+
+
+MODEL = Model(
+    "dln",
+    _build,
+    lambda options: f"deep linear network, {options.depth} layers of {options.units} x {options.units}",
+    takes="data=gaussian alone",
+    fits=lambda shape, classes: not classes and len(shape) == 1,
+    options=DeepLinearOptions,
+    units=True,
+    dtype=torch.float64,
+    scales={"paper": {"data.name": "gaussian", "model.depth": 25, "model.units": 10, "steps": 10_000}},
+)

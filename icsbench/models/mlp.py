@@ -1,41 +1,72 @@
 """The sigmoid network of Ioffe & Szegedy 2015, section 4.1."""
 
+import math
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from torch import nn
 
-from icsbench.models.block import Block, MakeNorm, Network
+from icsbench.models.block import Block, InitOptions, Network, NormPlace
+from icsbench.models.contract import Model
+from icsbench.norms import NormLayer
+from icsbench.options import in_range
+
+
+@dataclass
+class MLPOptions(InitOptions):
+    """``depth`` is the number of hidden layers, ``units`` the size of each; the output layer comes after them."""
+
+    depth: int
+    units: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("model.depth", self.depth, 1)
+        in_range("model.units", self.units, 1)
 
 
 class MLP(Network, nn.Sequential):
-    """Hidden layers of sigmoid units, each normalised before the sigmoid, and a linear output.
+    """Hidden layers of sigmoid units, each normalized before the sigmoid, and a linear output.
 
     Input ``(N, ...)`` with ``in_features`` values a sample, which are flattened; output ``(N, num_classes)``. Ioffe &
     Szegedy take 784 binary pixels, 3 hidden layers of 100 units and "small random Gaussian" weights whose standard
     deviation they do not state. Hidden layers keep their biases with BN too, where they have no effect, so that every
     regime has the same parameters. The layers are ``fc1`` to ``fc<depth + 1>``.
-
-    :param make_norm: builds the normaliser of a hidden layer from its number of features and 1, the dimensions.
-    :param depth: number of hidden layers; the output layer, which has no normaliser, comes after them.
-    :param init: as in :class:`icsbench.models.VGG`, and so are ``init_std`` and ``seed``.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        make_norm: MakeNorm,
-        *,
-        depth: int = 3,
-        units: int = 100,
-        init: str = "gaussian",
-        init_std: float = 0.1,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, options: MLPOptions, norm: NormLayer, in_features: int, num_classes: int, seed: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        for index in range(1, depth + 1):
-            layers[f"fc{index}"] = Block(nn.Linear(in_features, units), make_norm(units, 1), nn.Sigmoid())
-            in_features = units
-        layers[f"fc{depth + 1}"] = Block(nn.Linear(in_features, num_classes), nn.Identity(), nn.Identity())
+        for index in range(1, options.depth + 1):
+            transform = nn.Linear(in_features, options.units)
+            layers[f"fc{index}"] = Block(transform, NormPlace(options.units, 1), nn.Sigmoid())
+            in_features = options.units
+        layers[f"fc{options.depth + 1}"] = Block(nn.Linear(in_features, num_classes), nn.Identity(), nn.Identity())
         super().__init__(layers)
-        self._initialise(init, init_std, seed)
+        self.finish(norm, options, seed)
+
+
+def _build(
+    options: MLPOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
+) -> Network:
+    return MLP(options, norm, math.prod(shape), num_classes or 0, seed)
+
+
+MODEL = Model(
+    "mlp",
+    _build,
+    lambda options: f"MLP, {options.depth} x {options.units} sigmoid units",
+    takes="inputs with classes",
+    fits=lambda shape, classes: classes,
+    options=MLPOptions,
+    units=True,
+    scales={
+        "paper": {
+            "data.name": "mnist",
+            "data.binary": True,
+            "model.depth": 3,
+            "model.units": 100,
+            "steps": 50_000,
+            "batch_size": 60,
+        }
+    },
+)

@@ -1,13 +1,20 @@
-"""Batch normalization from its definition, to be read and to check faster ones against (Ioffe & Szegedy 2015)."""
+"""Batch normalization (Ioffe & Szegedy 2015).
+
+The norm ``bn`` is PyTorch's; the functions are the definition, to be read and to check faster ones against.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from icsbench.norms.contract import Look, Norm, Place
+from icsbench.options import Options, in_range
 
 
 class BatchNormCache(NamedTuple):
@@ -110,3 +117,32 @@ def batch_norm_inference(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, v
     """
     slope = gamma / (var + eps).sqrt()
     return _like(slope, x) * x + _like(beta - slope * mean, x)
+
+
+@dataclass
+class BatchNormOptions(Options):
+    """``eps`` is added to the variance; ``momentum`` is the share of a batch in the running statistics."""
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("norm.eps", self.eps, 0, open_low=True)
+        in_range("norm.momentum", self.momentum, 0, 1, open_low=True)
+
+
+_MODULES = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+
+
+def _layer(options: BatchNormOptions, transform: nn.Module, place: Place) -> tuple[nn.Module, nn.Module]:
+    return transform, _MODULES[place.dimensions](place.features, options.eps, options.momentum)
+
+
+BATCH_NORM = Norm(
+    "bn",
+    Look("Standard + BatchNorm", 1, "#0072B2", (0, (5, 1.2)), "s"),
+    _layer,
+    BatchNormOptions,
+    keeps_statistics=True,
+)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from icsbench.norms.batch_norm import BatchNormOptions
+from icsbench.norms.contract import Look, Norm, Place
 from icsbench.norms.conversion import NotForSyncBatchNorm
 
 
@@ -189,3 +192,23 @@ class LpNorm2d(_LpNorm):
     """l_p normalization of (N, C, H, W) input: as ``LpNorm1d``, with mean and N_p over batch, height and width."""
 
     _shapes: ClassVar = {4: "(N, C, H, W)"}
+
+
+@dataclass
+class LpOptions(BatchNormOptions):
+    """Those of batch normalization, but ``eps`` is the floor of the divisor."""
+
+
+_MODULES = {1: LpNorm1d, 2: LpNorm2d}
+
+
+def _norm(name: str, p: float, look: Look) -> Norm:
+    def layer(options: LpOptions, transform: nn.Module, place: Place) -> tuple[nn.Module, nn.Module]:
+        return transform, _MODULES[place.dimensions](place.features, p, options.eps, options.momentum)
+
+    return Norm(name, look, layer, LpOptions, keeps_statistics=True)
+
+
+L1 = _norm("l1", 1, Look("Standard + ℓ₁ norm", 4, "#E69F00", (0, (6, 1.2, 1.2, 1.2, 1.2, 1.2)), "v"))
+L2 = _norm("l2", 2, Look("Standard + ℓ₂ norm", 5, "#56B4E9", (0, (2.5, 1.2)), "<"))
+LINF = _norm("linf", math.inf, Look("Standard + ℓ∞ norm", 6, "#000000", (0, (8, 2.5)), ">"))

@@ -1,5 +1,6 @@
 """Measurements on a network that leave it, and a training run around it, undisturbed."""
 
+from icsbench.probes.contract import NetworkWatcher, Probe, Reading, Update, UpdateWatcher, start_probes
 from icsbench.probes.gradients import NotFinite
 from icsbench.probes.guard import State, undisturbed
 from icsbench.probes.ics import ICS, internal_covariate_shift
@@ -11,12 +12,18 @@ __all__ = [
     "ICS",
     "Distribution",
     "Landscape",
+    "NetworkWatcher",
     "NotFinite",
+    "Probe",
+    "Reading",
     "ShiftProbe",
     "State",
+    "Update",
     "UpdateProbe",
+    "UpdateWatcher",
     "internal_covariate_shift",
     "loss_landscape",
     "shift_between",
+    "start_probes",
     "undisturbed",
 ]

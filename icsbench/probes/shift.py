@@ -2,19 +2,42 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from icsbench.options import in_range
+from icsbench.probes.contract import NetworkWatcher, Probe, Reading, Task
 from icsbench.probes.guard import undisturbed
+from icsbench.record import schema
 from icsbench.streams import stream_seed
 
 PLACES = ("input", "preactivation")
 QUANTILES = (0.15, 0.5, 0.85)
 BINS = 64
 _DENSE_UNTIL = 64
+
+
+@dataclass
+class ShiftOptions:
+    """Keys below ``probes``."""
+
+    shift: bool = True
+    """Whether the shift is measured."""
+    every: int = 100
+    """Steps between regular measurements; see :func:`is_scheduled`."""
+    batch_size: int = 128
+    """Images in the probe batch."""
+    samples: int = 1024
+    """Positions per channel behind quantiles, histograms and Wasserstein-1."""
+
+    def __post_init__(self) -> None:
+        in_range("probes.every", self.every, 2)
+        in_range("probes.batch_size", self.batch_size, 2)
+        in_range("probes.samples", self.samples, 2)
 
 
 def is_scheduled(step: int, every: int) -> bool:
@@ -70,7 +93,7 @@ def _ratio(value: Tensor, scale: Tensor) -> Tensor:
     return torch.where((scale == 0) & (value == 0), torch.zeros_like(value), value / scale)
 
 
-class ShiftProbe:
+class ShiftProbe(NetworkWatcher):
     """Moments, quantiles, histogram and shift of every layer's input and pre-activation on a fixed probe batch.
 
     The network is measured as it is trained: BN by the statistics of the probe batch, noise on, and drawn from the
@@ -83,16 +106,25 @@ class ShiftProbe:
     :param samples: positions per channel, drawn once, behind quantiles, histograms and Wasserstein-1 (all positions
         of a layer that has fewer). Means and variances are over all positions.
     :param seed: seed of the run, for the "probe" stream that draws the positions.
+    :param every: steps between regular measurements.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[tuple[str, Any]], inputs: Tensor, *, samples: int, seed: int
+        self,
+        model: nn.Module,
+        layers: Sequence[tuple[str, Any]],
+        inputs: Tensor,
+        *,
+        samples: int,
+        seed: int,
+        every: int = ShiftOptions.every,
     ) -> None:
         self._model = model
         self._layers = layers
         self._inputs = inputs
         self._samples = samples
         self._seed = seed
+        self._every = every
         self._positions: dict[tuple[str, str], Tensor] = {}
         self._first: dict[str, Distribution] = {}
         self._last: dict[str, Distribution] = {}
@@ -110,7 +142,11 @@ class ShiftProbe:
             for depth, (path, _) in enumerate(self._layers, start=1)
         ]
 
-    def measure(self) -> dict[str, Distribution]:
+    def due(self, step: int) -> bool:
+        """See :func:`is_scheduled`."""
+        return is_scheduled(step, self._every)
+
+    def distributions(self) -> dict[str, Distribution]:
         """Distributions now, as ``{"<layer path>/<place>": Distribution}`` in forward order."""
         found: dict[str, Distribution] = {}
         with undisturbed(self._model), torch.no_grad(), self._watch(found):
@@ -118,31 +154,41 @@ class ShiftProbe:
             self._model(self._inputs)
         return {f"{path}/{place}": found[f"{path}/{place}"] for path, _ in self._layers for place in PLACES}
 
-    def __call__(self, step: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    def measure(self, step: int) -> Reading:
         """Measure after ``step`` updates.
 
-        :returns: the row for ``metrics.jsonl`` (``shift/<layer>/...``, see :func:`shift_between`; the keys of the layer
-            input begin with ``input_``, those against step 0 end in ``_from_start``), and the arrays for the record:
-            per place ``mean``, ``variance`` (channels of all layers), ``quantiles`` (15, 50 and 85 %, by linear
-            interpolation), ``histogram_counts`` and ``histogram_edges`` (layers, 64 and 65).
+        :returns: the row (``shift/<layer>/...``, see :func:`shift_between`; the keys of the layer input begin with
+            ``input_``, those against the first measurement end in ``_from_start``), which the first measurement does
+            not have; and the arrays: per place ``mean``, ``variance`` (channels of all layers), ``quantiles`` (15, 50
+            and 85 %, by linear interpolation), ``histogram_counts`` and ``histogram_edges`` (layers, 64 and 65).
         """
-        now = self.measure()
-        row: dict[str, Tensor] = {}
+        now = self.distributions()
+        row: dict[str, float] | None = None
+        layers = None
         if self._first:
-            for key, distribution in now.items():
-                path, place = key.rsplit("/", 1)
-                prefix = f"shift/{path}/" + ("input_" if place == "input" else "")
-                for name, value in shift_between(self._last[key], distribution).items():
-                    row[prefix + name] = value
-                for name, value in shift_between(self._first[key], distribution).items():
-                    quantity, _, raw = name.partition("_")
-                    row[prefix + quantity + "_from_start" + (f"_{raw}" if raw else "")] = value
+            row = {schema.SHIFT_INTERVAL: float(step - self._last_step), **self._shift(now)}
         else:
             self._first = now
-        values = dict(zip(row, torch.stack(list(row.values())).tolist(), strict=True)) if row else {}
-        interval = {"shift/interval": float(step - self._last_step)} if row else {}
+            layers = self.layers()
         self._last, self._last_step = now, step
-        return interval | values, _arrays(now)
+        arrays = _arrays(now)
+        counts, edges = arrays["histogram_counts_preactivation"], arrays["histogram_edges_preactivation"]
+        histograms = {
+            f"activations/{path}": (counts[index], edges[index]) for index, (path, _) in enumerate(self._layers)
+        }
+        return Reading(row, arrays, layers, histograms)
+
+    def _shift(self, now: dict[str, Distribution]) -> dict[str, float]:
+        row: dict[str, Tensor] = {}
+        for key, distribution in now.items():
+            path, place = key.rsplit("/", 1)
+            prefix = "input_" if place == "input" else ""
+            for name, value in shift_between(self._last[key], distribution).items():
+                row[schema.shift(path, prefix + name)] = value
+            for name, value in shift_between(self._first[key], distribution).items():
+                quantity, _, raw = name.partition("_")
+                row[schema.shift(path, f"{prefix}{quantity}_from_start" + (f"_{raw}" if raw else ""))] = value
+        return dict(zip(row, torch.stack(list(row.values())).tolist(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """What the next measurement needs of the earlier ones."""
@@ -224,3 +270,14 @@ def _histogram(sample: Tensor) -> tuple[np.ndarray, np.ndarray]:
         low, high = low - 0.5, high + 0.5
     counts = torch.histc(sample, bins=BINS, min=low, max=high)
     return counts.cpu().numpy().astype(np.int64), np.linspace(low, high, BINS + 1, dtype=np.float32)
+
+
+def _start(config: Any, model: Any, task: Task) -> ShiftProbe | None:
+    options: ShiftOptions = config.probes
+    if not options.shift:
+        return None
+    inputs = task.probe_inputs(options.batch_size)
+    return ShiftProbe(model, model.layers(), inputs, samples=options.samples, seed=config.seed, every=options.every)
+
+
+SHIFT = Probe("shift", ShiftOptions, _start)

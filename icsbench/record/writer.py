@@ -9,16 +9,52 @@ from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
 
 from icsbench.atomic import write_atomically
-from icsbench.config import Config, load_config
+from icsbench.config import Config, fingerprint_of, resolve
 from icsbench.errors import IcsbenchError
+from icsbench.record.legacy import FORMER_KEYS, former_run
 from icsbench.record.schema import CHECKPOINT, CONFIG, ENVIRONMENT, LOCK, METRICS, PROBES, SEAL, SUMMARY, TIMING
 from icsbench.record.seal import broken, checksums
 from icsbench.record.strict_json import dumps, loads
 
 # Seconds to wait for the lock: longer than a look at the status, or the last steps of a sweep that has been killed.
 _PATIENCE = 5.0
+
+
+def load_config(path: Path) -> Config:
+    """Read a run's ``config.yaml``, of this or of an earlier version.
+
+    :raises IcsbenchError: the file is missing, is not a run's config, or is damaged.
+    """
+    try:
+        composed = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise IcsbenchError(f"{path} is missing; the folder is not a run record") from None
+    except Exception as error:
+        raise IcsbenchError(f"{path} cannot be read ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(composed, DictConfig) or not composed:
+        raise IcsbenchError(f"{path} is not a run's config: it holds no keys")
+    return resolve(composed, former=FORMER_KEYS)
+
+
+def names_of(config: Config) -> list[tuple[str, str]]:
+    """Folder name and fingerprint of a run; behind those of this version, those of an earlier one if they differ."""
+    name, fingerprint = config.run_name, config.fingerprint
+    former = former_run(config.identity(), config.scale)
+    if former is None:
+        return [(name, fingerprint)]
+    identity, network = former
+    before = fingerprint_of(identity)
+    renamed = name.replace(f"-{config.model.folder_name}-", f"-{network}-", 1).replace(fingerprint, before)
+    return [(name, fingerprint), (renamed, before)]
+
+
+def folder_of(config: Config) -> Path:
+    """Where a run's record is: ``config.run_dir``, or the folder of an earlier version where only that is there."""
+    folders = [config.run_dir.parents[1] / name / config.run_dir.name for name, _ in names_of(config)]
+    return next((folder for folder in folders if (folder / CONFIG).exists()), folders[0])
 
 
 class Record:
@@ -37,7 +73,7 @@ class Record:
 
         :raises IcsbenchError: the folder cannot be written, is in use by another process, or belongs to another config.
         """
-        self.path = config.run_dir
+        self.path = folder_of(config)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / LOCK)
@@ -69,11 +105,18 @@ class Record:
         """Copy the finished record of the same run from another experiment; ``summary.json`` last."""
         if (self.path / SUMMARY).exists() or (self.path / CHECKPOINT).exists():
             return
-        for theirs in sorted(Path(config.results).glob(f"*/{config.run_name}/{self.path.name}")):
+        results, seed = Path(config.results), self.path.name
+        for theirs in (found for name, _ in names_of(config) for found in sorted(results.glob(f"*/{name}/{seed}"))):
             if theirs == self.path or not (theirs / SUMMARY).exists() or broken(theirs):
                 continue
             other = load_config(theirs / CONFIG)  # its data.root says which data the record was made from
-            here = replace(other, experiment=config.experiment, scale=config.scale, results=config.results)
+            here = replace(
+                other,
+                experiment=config.experiment,
+                scale=config.scale,
+                results=config.results,
+                study=config.study,
+            )
             if (theirs / PROBES).exists():
                 shutil.copytree(theirs / PROBES, self.path / PROBES, dirs_exist_ok=True)
             for name in (ENVIRONMENT, METRICS, TIMING, CHECKPOINT):

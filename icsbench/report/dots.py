@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from matplotlib.ticker import MaxNLocator
 
-from icsbench.analysis.verdicts import Finding, effect, region
+from icsbench.analysis.verdicts import Finding
+from icsbench.report.words import effect, region
 
 WIDTH = 320
 

@@ -8,8 +8,9 @@ import torch
 from icsbench.atomic import write_atomically
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
+from icsbench.record.writer import names_of
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save(path: Path, config: Config, state: dict[str, Any]) -> None:
@@ -30,9 +31,12 @@ def load(path: Path, config: Config, device: torch.device) -> dict[str, Any]:
         raise IcsbenchError(f"the checkpoint is damaged or not one of icsbench's; {advice}") from error
     if not isinstance(state, dict) or "fingerprint" not in state:
         raise IcsbenchError(f"the checkpoint is not one of icsbench's; {advice}")
+    if state.get("format") == 1:  # which had room for the state of one probe
+        state |= {"format": FORMAT, "probes": {"shift": state["probe"]} if state.get("probe") else {}}
     if state.get("format") != FORMAT:
         raise IcsbenchError(f"the checkpoint has format {state.get('format')}, this version reads {FORMAT}; {advice}")
-    if (state["fingerprint"], state["seed"]) != (config.fingerprint, config.seed):
+    fingerprints = [fingerprint for _, fingerprint in names_of(config)]
+    if state["fingerprint"] not in fingerprints or state["seed"] != config.seed:
         raise IcsbenchError(
             f"the checkpoint belongs to another run ({state['fingerprint']} seed {state['seed']}, "
             f"not {config.fingerprint} seed {config.seed}); {advice}"

@@ -4,7 +4,6 @@ import ctypes
 import os
 import platform
 import re
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +12,14 @@ from typing import Any
 import torch
 
 import icsbench
-from icsbench.config import Config, load_config
+from icsbench.config import Config
 from icsbench.data import Dataset, load_dataset
 from icsbench.errors import IcsbenchError
-from icsbench.record.writer import Record
+from icsbench.members import member
+from icsbench.models import Model
+from icsbench.norms import Norm
+from icsbench.record.writer import Record, load_config
+from icsbench.source import commit
 
 
 def dataset_of(config: Config) -> Dataset:
@@ -84,6 +87,12 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
         "threads": count,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "precision": _precision(config),
+        "regime": member("norms", Norm, config.norm.name).look._asdict(),
+        "model": {
+            "label": _model(config).label(config.model),
+            "units": _model(config).units,
+            "scales": _model(config).scales,
+        },
         "data": {
             "name": dataset.name,
             "label": dataset.label,
@@ -112,9 +121,13 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**30)
 
 
+def _model(config: Config) -> Model:
+    return member("models", Model, config.model.name)
+
+
 def _precision(config: Config) -> dict[str, str]:
     """In what is computed: the probes never under autocast, in which differences of gradients would drown."""
-    plain = "float64" if config.model.name == "dln" else "float32"
+    plain = _model(config).precision
     passes = "bf16 autocast" if config.amp else plain
     return {"training": passes, "evaluation": passes, "probes": plain}
 
@@ -171,18 +184,3 @@ def _other_data(path: Path, theirs: dict[str, Any], dataset: Dataset) -> str:
         f"{path} was made from other data ({theirs['label']} {theirs['fingerprint']}, "
         f"not {dataset.label} {dataset.fingerprint}); choose another folder with results=DIR"
     )
-
-
-def commit() -> str | None:
-    """Commit of the source tree this package runs from, with ``+`` where it has uncommitted changes."""
-    package = Path(icsbench.__file__)
-    git = ["git", "-C", str(package.parent)]
-    try:
-        # Installed into a folder of somebody's own repository, the package is none of its files.
-        subprocess.run([*git, "ls-files", "--error-unmatch", package.name], capture_output=True, check=True)
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changed else "")

@@ -1,50 +1,35 @@
-"""What a run is about: its batches, the network, the loss, and for a classifier its accuracies."""
+"""What a run is about: its batches, the network, the loss, and for a classifier the images that it is evaluated on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from icsbench.config import Config
 from icsbench.data import Batches, Dataset, FullBatch, Split, normalise
 from icsbench.errors import IcsbenchError
-from icsbench.models import MLP, VGG, DeepLinear
-from icsbench.norms import build_norm
+from icsbench.members import member
+from icsbench.models import Model, Network
+from icsbench.norms import Norm
 from icsbench.streams import stream_seed
-from icsbench.training.evaluation import Protocol, accuracies
 
 KNOWN_IMAGES = 5000
-"""Training images on which it is measured what the network knows, where the training set has as many."""
-_SHARE = 0.05
-_PASSES_OF_AN_UPDATE = 3  # forward, and backward, which is two
+"""Training images that are evaluated, where the training set has as many."""
 
 
-def build_model(config: Config, num_classes: int | None, in_features: int = 3 * 32 * 32) -> VGG | MLP | DeepLinear:
-    """The network of a config, initialised from the run's "init" stream, on the CPU.
+def build_model(config: Config, num_classes: int | None) -> Network:
+    """The network of a config with its norm, with the initial weights of the run's seed, on the CPU.
 
-    In float32; the deep linear network in float64, because the smallest moves along its gradient drown in rounding
-    otherwise.
-
-    :param num_classes: size of a classifier's output.
-    :param in_features: values of one input, which an MLP needs to know.
+    :param num_classes: size of a classifier's output; None for a regression.
     """
-
-    def make_norm(features: int, dimensions: int) -> nn.Module:
-        return build_norm(num_features=features, dimensions=dimensions, **asdict(config.norm))
-
-    model = config.model
-    start: dict[str, Any] = {"init": model.init, "init_std": model.init_std, "seed": config.seed}
+    model = member("models", Model, config.model.name)
+    norm = member("norms", Norm, config.norm.name).bound(config.norm)
     with torch.random.fork_rng(devices=[]):
-        if model.depth is None or model.units is None:
-            shape: dict[str, Any] = {"width": model.width, "head": model.head, "head_norm": model.head_norm}
-            return VGG(model.name, num_classes or 0, make_norm, **shape, **start)
-        if model.name == "mlp":
-            return MLP(in_features, num_classes or 0, make_norm, depth=model.depth, units=model.units, **start)
-        return DeepLinear(model.units, make_norm, depth=model.depth, **start).double()
+        network = model.build(config.model, norm, shape=config.data.shape, num_classes=num_classes, seed=config.seed)
+    return network.to(model.dtype)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -58,7 +43,7 @@ def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class Task:
-    """Batches, loss and evaluation of one run on one device.
+    """Batches, loss and evaluated images of one run on one device.
 
     :param dataset: with classes it is classified, without it is a regression on the full batch.
     :raises IcsbenchError: the data do not hold a batch.
@@ -73,10 +58,9 @@ class Task:
         self.loss: Callable[[Tensor, Tensor], Tensor]
         self.batches: Callable[[int], tuple[Tensor, Tensor]]
         """``step -> (inputs, targets)`` on the device."""
-        self.known_splits: tuple[str, ...] = ()
-        """The splits on which it is measured what the network knows: ``test``, and ``train`` if it is large enough."""
-        self.known_steps: frozenset[int] = frozenset()
-        """The evaluations along the way at which that is measured; at the end it always is."""
+        self.steps_per_epoch = 1
+        self.splits: dict[str, Split] = {}
+        """The evaluated images on the device: ``test``, ``val``, and ``train``, :data:`KNOWN_IMAGES` fixed ones."""
         if self.chance is None:
             self.loss = half_squared_error
             self.batches = FullBatch(dataset.train.images, dataset.train.labels, device)
@@ -99,33 +83,15 @@ class Task:
             std=std,
             device=device,
         )
-        self._mean, self._std = mean.float().to(device), std.float().to(device)
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        self.mean, self.std = mean.float().to(device), std.float().to(device)
         splits = {"test": dataset.test, "val": dataset.val}
         if len(dataset.train) >= KNOWN_IMAGES:
             # The same images in every run on this training set, whatever its seed.
             draw = torch.Generator().manual_seed(stream_seed(0, "known"))
             known = torch.randperm(len(dataset.train), generator=draw)[:KNOWN_IMAGES].sort().values
             splits["train"] = Split(dataset.train.images[known], dataset.train.labels[known])
-        self._evaluated = {
-            name: Split(split.images.to(device), split.labels.to(device)) for name, split in splits.items()
-        }
-        self.known_splits = tuple(name for name in ("test", "train") if name in splits)
-        self.recalibration_along = min(config.recalibration_batches, self.batches.steps_per_epoch)
-        """Recalibration batches of an evaluation along the way: an epoch at most, as more would be the same images."""
-        self.known_steps = self._affordable(sum(len(splits[name]) for name in self.known_splits))
-
-    def _affordable(self, images: int) -> frozenset[int]:
-        """Of the evaluations along the way, evenly spread, as many as a twentieth of the training pays for.
-
-        Counted in images that pass the network, for all regimes as for one with statistics, so that they share steps.
-        Not that of step 0, where nothing is known yet.
-        """
-        config = self._config
-        cost = self.recalibration_along * config.batch_size + images
-        pays_for = int(_SHARE * _PASSES_OF_AN_UPDATE * config.steps * config.batch_size / cost)
-        later = range(config.eval_every, config.steps, config.eval_every)
-        every = len(later) // (pays_for + 1) + 1
-        return frozenset(later[every - 1 :: every]) if pays_for else frozenset()
+        self.splits = {name: Split(split.images.to(device), split.labels.to(device)) for name, split in splits.items()}
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What forward passes of training and evaluation are made in: bfloat16 autocast with ``amp``.
@@ -134,33 +100,16 @@ class Task:
         """
         return torch.autocast(self._device.type, torch.bfloat16) if self._config.amp else nullcontext()
 
-    def accuracies(
-        self, model: nn.Module, splits: Sequence[str], protocol: Protocol, *, along: bool = False
-    ) -> dict[str, float]:
-        """Accuracy of a classifier on ``test``, ``val`` or ``train`` (fixed images of it): :func:`accuracies`.
+    def probe_inputs(self, size: int) -> Tensor:
+        """A fixed batch of ``size`` training images, drawn from the "probe" stream; of a regression all inputs.
 
-        ``along`` the way, recalibration takes ``recalibration_along`` batches.
+        :raises IcsbenchError: there are not as many.
         """
-        batches = self.recalibration_along if along else self._config.recalibration_batches
-        with self.autocast():
-            return accuracies(
-                model,
-                {name: self._evaluated[name] for name in splits},
-                protocol,
-                batch_size=self._config.batch_size,
-                mean=self._mean,
-                std=self._std,
-                seed=self._config.seed,
-                recalibration=(self.batches(i)[0] for i in range(batches)),
-            )
-
-    def probe_inputs(self) -> Tensor:
-        """The fixed batch of the shift probe: training samples drawn from the "probe" stream; all, for a regression."""
         if self.chance is None:
             return self.batches(0)[0]
-        size, available = self._config.probes.batch_size, len(self._train)
+        available = len(self._train)
         if size > available:
             raise IcsbenchError(f"probes.batch_size is {size}, more than the {available} training images")
         generator = torch.Generator().manual_seed(stream_seed(self._config.seed, "probe"))
         chosen = torch.randperm(available, generator=generator)[:size]
-        return normalise(self._train.images[chosen].to(self._device), self._mean, self._std)
+        return normalise(self._train.images[chosen].to(self._device), self.mean, self.std)

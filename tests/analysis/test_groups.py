@@ -9,11 +9,12 @@ from synthetic import DLN, MLP, write_lab, write_run
 
 from icsbench.analysis import verdicts
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
-from icsbench.analysis.tables import markdown, result_table
+from icsbench.analysis.tables import result_table
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
 from icsbench.record import legacy
 from icsbench.record.reader import load_runs
+from icsbench.report.markdown import results_as_markdown
 
 SCALE_FILES = Path(__file__).resolve().parents[2] / "configs" / "scale"
 
@@ -91,7 +92,7 @@ def test_runs_with_and_without_autocast_are_never_pooled_and_are_told_apart(tmp_
     assert "bf16" not in without.facts and "float32" not in without.facts
     with pytest.raises(IcsbenchError, match="amp-float32 and amp-bf16 need figures of their own"):
         Group("both", (*without.runs, *with_it.runs))
-    text = markdown(result_table(load_runs(tmp_path)))
+    text = results_as_markdown(result_table(load_runs(tmp_path)))
     assert text.count("\namp-") + text.startswith("amp-") == 2 and text.count(" bf16,") == 1
 
 

@@ -8,8 +8,11 @@ from rich.console import Console
 from scipy import stats
 from synthetic import DLN, write_lab, write_run, write_study
 
-from icsbench.analysis.tables import markdown, print_results, print_runs, result_table, write_tables
+from icsbench.analysis.tables import result_table
 from icsbench.record.reader import load_runs
+from icsbench.report.console import print_results, print_runs
+from icsbench.report.files import write_results
+from icsbench.report.markdown import results_as_markdown
 
 SHORT = {"steps": 100, "probes": False}
 
@@ -79,7 +82,7 @@ def test_what_the_network_knows_of_its_training_images(tmp_path):
     rows = {row["regime"]: row for row in result_table(load_runs(tmp_path))}
     assert rows["bn"][key].mean == pytest.approx(0.8) and rows["bn"][key].n == 2
     assert key not in rows["none"]
-    write_tables(load_runs(tmp_path), tmp_path / "out")
+    write_results(load_runs(tmp_path), tmp_path / "out")
     with open(tmp_path / "out" / "runs.csv", newline="") as file:
         read = [row[key] for row in csv.DictReader(file)]
     assert read == ["0.75", "0.85", ""]
@@ -115,7 +118,7 @@ def test_csv_and_markdown_hold_the_rows(tmp_path):
     write_run(tmp_path / "results", "noise", 1, outcome="diverged", diverged_at=37, **SHORT)
     rows = result_table(load_runs(tmp_path / "results"))
     runs = load_runs(tmp_path / "results")
-    write_tables(runs, tmp_path)
+    write_results(runs, tmp_path)
     with open(tmp_path / "runs.csv", newline="") as file:
         singles = list(csv.DictReader(file))
     assert [(row["regime"], int(row["seed"])) for row in singles] == [(run.regime, run.seed) for run in runs]
@@ -127,7 +130,7 @@ def test_csv_and_markdown_hold_the_rows(tmp_path):
     assert float(read[1]["train/accuracy/low"]) == pytest.approx(rows[1]["train/accuracy"].low, rel=1e-7)
     assert read[1]["train/accuracy/n"] == "3" and read[0]["test/accuracy/batch-off/mean"] == ""
     assert read[2]["diverged"] == "seed-1@37"
-    text = markdown(rows)
+    text = results_as_markdown(rows)
     mean, half = rows[1]["train/accuracy"].mean, rows[1]["train/accuracy"].half
     assert f"| bn | 3 | {mean * 100:.1f} ± {half * 100:.1f} |" in text
     assert text.startswith(
@@ -163,7 +166,7 @@ def test_a_regression_has_losses_and_their_ratio_paired_by_seed(tmp_path):
     assert (ratio.low, ratio.high) == pytest.approx((math.exp(expected.low), math.exp(expected.high)))
     assert second["train/loss"].mean == pytest.approx(losses[:, 0].mean())
     assert "ratio/train/loss" not in first and not any("accuracy" in key for row in (first, second) for key in row)
-    text = markdown([first, second])
+    text = results_as_markdown([first, second])
     assert f"{ratio.mean:.3g} ({ratio.low:.3g} to {ratio.high:.3g}) | all trained |" in text
     assert "%" not in text.replace("95 % t-interval", "")
 
@@ -198,7 +201,7 @@ def test_runs_of_a_lab_are_listed_and_have_no_results(tmp_path):
         ("walk", "2", "incomplete", "9"),
     } <= listed
     assert "not counted: 1 of 4 runs" in printed(print_results, runs)
-    write_tables(runs, tmp_path)
+    write_results(runs, tmp_path)
     with open(tmp_path / "runs.csv", newline="") as file:
         read = [(row["group"], row["regime"], row["lr"], row["seed"]) for row in csv.DictReader(file)]
     assert read == [("walks", "bn", "0.1", "0"), ("walks-walk", "walk", "", "0"), ("walks-walk", "walk", "", "1")]

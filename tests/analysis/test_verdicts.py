@@ -10,14 +10,18 @@ import yaml
 from helpers import invoke
 from planted import MEASURED, PLANT, finish, plant, plant_claim, write
 
-from icsbench.analysis.claims.catalogue import CLAIMS, Claim, Part, claim_of, serves
-from icsbench.analysis.claims.measures import MEASURES
+from icsbench.analysis.claims import all_claims, claim_of, serves
+from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.verdicts import Finding, decide, explain, judge, markdown, region, write_claims
+from icsbench.analysis.verdicts import Finding, decide, judge
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import load_runs
+from icsbench.report.files import write_claims
+from icsbench.report.markdown import claims_as_markdown
+from icsbench.report.words import explain, region
 
-PARTS = {part.measure: part for claim in CLAIMS for part in claim.parts}
+CLAIMS = all_claims()
+PARTS = {part.name: part for claim in CLAIMS for part in claim.parts}
 
 # A value in the region, one beyond it, and where there is no effect at all; what a seed adds or multiplies by.
 _RATIO = {"spread": 1.05, "wild": 30.0}
@@ -45,8 +49,8 @@ EXACT = ("9",)
 
 def case(part: Part) -> dict:
     """The values of a part, by its region where no case names them."""
-    if part.measure in CASES:
-        return CASES[part.measure]
+    if part.name in CASES:
+        return CASES[part.name]
     if part.kind == "ratio":
         if math.isinf(part.high):
             return {"inside": part.low * 2, "outside": part.low / 2, "none": 1.0, **_RATIO}
@@ -63,9 +67,9 @@ def values_of(part: Part, what: str, n: int = 6) -> list[float]:
     if spread is None or spread == 0.0:
         spread = 1.0 if part.kind == "ratio" else 0.0
     signs = np.resize([1, -1, 0.5, -0.5, 0.2, -0.2], n)
-    if part.measure == "dln_cosine_beta_correlation":
+    if part.name == "dln_cosine_beta_correlation":
         return [centre] * n if what != "wild" else list(np.resize([-1.0, 1.0, -1.0, 0.0, 1.0, -1.0], n))
-    if part.measure == "largest_lr":
+    if part.name == "largest_lr":
         return [centre] * n if what != "wild" else list(np.resize([32.0, 1 / 16, 16.0, 1 / 16, 32.0, 1 / 16], n))
     if part.kind == "ratio":
         return [centre * spread**sign for sign in signs]
@@ -91,14 +95,13 @@ def test_the_catalogue_is_complete_and_consistent():
             assert claim.margin and claim.fairness and claim.figures
         for part in claim.parts:
             assert part.low < part.high
-            assert part.measure in MEASURES
             assert math.isfinite(part.low) or math.isfinite(part.high)
 
 
 def test_every_measure_is_used_and_every_study_is_an_experiment():
-    from icsbench.hydra_app import CONFIG_DIR
+    from icsbench.app.folders import CONFIG_DIR
 
-    assert {part.measure for claim in CLAIMS for part in claim.parts} == MEASURES.keys() == PLANT.keys()
+    assert {part.name for claim in CLAIMS for part in claim.parts} == PLANT.keys()
     experiments = {path.stem for path in (CONFIG_DIR / "experiment").glob("*.yaml")}
     assert {study for claim in CLAIMS for study in claim.studies} <= experiments
 
@@ -120,7 +123,7 @@ def test_a_measure_is_what_was_planted(tmp_path, measure, what):
     planted = values_of(part, what, 2)
     plant(tmp_path, part, planted)
     (group,) = group_runs(load_runs(tmp_path))
-    found = MEASURES[measure](group)
+    found = PARTS[measure].measure(group)
     assert found.left_out == {}
     tolerance = {"speed_up": 0.05, "mean_train_noisy_minus_none": 0.6, "dln_cosine_beta_correlation": 0.35}
     expected = planted
@@ -139,14 +142,14 @@ def test_a_landscape_at_chance_does_not_count(tmp_path, measure):
         write(tmp_path, "landscape", "bn", seed, reach=200)
         write(tmp_path, "landscape", "none", seed, reach=400, **flat)
     (group,) = group_runs(load_runs(tmp_path))
-    assert list(MEASURES[measure](group).values.values()) == pytest.approx([0.5, 0.5])
+    assert list(PARTS[measure].measure(group).values.values()) == pytest.approx([0.5, 0.5])
 
 
 def test_a_landscape_of_a_run_that_stays_at_chance_has_no_ratio(tmp_path):
     write(tmp_path, "landscape", "bn", 0)
     write(tmp_path, "landscape", "none", 0, train=0.1)
     (group,) = group_runs(load_runs(tmp_path))
-    found = MEASURES["loss_width"](group)
+    found = PARTS["loss_width"].measure(group)
     assert found.values == {} and found.left_out == {0: "none ended at chance"}
 
 
@@ -157,7 +160,7 @@ def test_a_window_is_the_second_half(tmp_path, measure, name):
     write(tmp_path, "landscape", "bn", 0, **{name: [9.0] * 20 + [0.2] * 20})
     write(tmp_path, "landscape", "none", 0, **{name: [0.1] * 20 + [0.8] * 20})
     (group,) = group_runs(load_runs(tmp_path))
-    assert MEASURES[measure](group).values == pytest.approx({0: 0.25})
+    assert PARTS[measure].measure(group).values == pytest.approx({0: 0.25})
 
 
 def test_of_several_rates_that_of_the_paper_counts(tmp_path):
@@ -165,7 +168,7 @@ def test_of_several_rates_that_of_the_paper_counts(tmp_path):
         write(tmp_path, "landscape", "bn", 0, lr=lr, beta=beta)
         write(tmp_path, "landscape", "none", 0, lr=lr)
     (group,) = group_runs(load_runs(tmp_path))
-    assert MEASURES["beta"](group).values == pytest.approx({0: 0.5})
+    assert PARTS["beta"].measure(group).values == pytest.approx({0: 0.5})
 
 
 def test_the_test_accuracy_with_bn_is_on_recomputed_statistics(tmp_path):
@@ -174,7 +177,7 @@ def test_the_test_accuracy_with_bn_is_on_recomputed_statistics(tmp_path):
     finish(path, summary | {"test/accuracy": {"running-off": 0.1, "recalibrated-off": 0.8, "batch-off": 0.2}})
     write(tmp_path, "three_regimes", "none", 0, test=0.5)
     (group,) = group_runs(load_runs(tmp_path))
-    assert MEASURES["test_bn_minus_none"](group).values == pytest.approx({0: 30.0})
+    assert PARTS["test_bn_minus_none"].measure(group).values == pytest.approx({0: 30.0})
 
 
 # --- every verdict can come out --------------------------------------------------------------------------------------
@@ -284,7 +287,7 @@ def test_parts_that_pull_apart_contradict_the_claim_as_a_whole(tmp_path):
 
 
 def finding(values, low=0.0, high=math.inf, kind="value", **options):
-    part = Part("speed_up", "what", ("study",), kind=kind, low=low, high=high, **options)
+    part = Part("number", lambda group: Measured({}, {}), "what", ("study",), kind=kind, low=low, high=high, **options)
     return Finding(part, None, dict(enumerate(values)), {})
 
 
@@ -325,7 +328,7 @@ def test_t_and_sign_flips_that_disagree_are_flagged():
     skewed = [5.0, 0.05, 0.04, 0.06, 0.05, 0.03]  # every sign alike, one value far out
     verdict = decide([(claim(), [finding(skewed)])])[0]
     assert verdict.p > 0.05 >= verdict.p_sign_flip and verdict.disagree
-    assert "disagree" in explain(verdict) and "disagree" in markdown([verdict])
+    assert "disagree" in explain(verdict) and "disagree" in claims_as_markdown([verdict])
 
 
 def test_flips_at_their_floor_do_not_disagree():
@@ -368,7 +371,7 @@ def test_a_diverged_run_is_left_out_of_every_measure_of_updates_and_named(tmp_pa
             write(tmp_path, "dln_lr", "bn", seed, lr=lr, diverged_at=500 if (seed, lr) == (7, 1e-8) else None)
     for verdict in judge(load_runs(tmp_path), [claim_of(id) for id in ("7", "9", "10", "11", "12")]):
         for finding in verdict.findings:
-            assert finding.left_out.keys() == {7} or finding.part.measure == "dln_cosine_beta_correlation"
+            assert finding.left_out.keys() == {7} or finding.part.name == "dln_cosine_beta_correlation"
             assert "diverged at step" in finding.left_out[7]
         if verdict.n >= 6:
             assert "left out: seed 7" in verdict.reason
@@ -387,7 +390,7 @@ def test_the_shift_of_a_diverged_run_is_none(tmp_path, measure, study):
             write(tmp_path, study, "noisy_bn", seed, mean=0.4, diverged_at=diverged)
             write(tmp_path, study, "none", seed, mean=0.1)
     (group,) = group_runs(load_runs(tmp_path))
-    found = MEASURES[measure](group)
+    found = PARTS[measure].measure(group)
     assert found.values.keys() == {0, 1}
     assert "diverged at step 950" in found.left_out[2]
 
@@ -420,6 +423,25 @@ def test_the_second_study_serves_where_the_first_was_not_run(tmp_path):
     (verdict,) = judge(load_runs(tmp_path), [claim])
     assert verdict.verdict == "supported"
     assert verdict.command == "icsbench sweep experiment=landscape scale=cpu model.width=0.25 optim.lr=0.1 steps=1000"
+
+
+def test_the_command_names_those_options_of_the_network_that_its_scales_set_differently(tmp_path):
+    claim = claim_of("2")
+    plant_claim(tmp_path / "mlp", claim, [values_of(claim.parts[0], "inside")])
+    (verdict,) = judge(load_runs(tmp_path / "mlp"), [claim])
+    assert verdict.command == "icsbench sweep experiment=percentiles scale=cpu optim.lr=0.1 steps=1000"
+    plant_claim(tmp_path / "new", claim, [values_of(claim.parts[0], "inside")])
+    scales = {"demo": {"model.width": 0.125, "model.bias": True}, "cpu": {"model.width": 0.25, "steps": 1000}}
+    for path in (tmp_path / "new").rglob("seed-*"):
+        environment = json.loads((path / "environment.json").read_text())
+        environment["model"] = {"label": "new network", "units": False, "scales": scales}
+        (path / "environment.json").write_text(json.dumps(environment))
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        config["model"]["name"] = "new"
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        finish(path, json.loads((path / "summary.json").read_text()))
+    (verdict,) = judge(load_runs(tmp_path / "new"), [claim])
+    assert verdict.command == "icsbench sweep experiment=percentiles scale=cpu model.width=0.25 optim.lr=0.1 steps=1000"
 
 
 def test_a_verdict_names_the_runs_that_it_is_of_and_no_other(tmp_path):

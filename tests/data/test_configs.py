@@ -2,7 +2,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from icsbench.hydra_app import CONFIG_DIR
+from icsbench.app.folders import CONFIG_DIR
 
 IMAGES = {"binary": False, "flip": False, "crop": False}
 DIGITS8 = {"name": "digits8", "root": None, "val_size": 157, **IMAGES}

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import TINY, invoke, isolate, run_dir
+import yaml
+from helpers import TINY, invoke, isolate, run_dirs
 
-from icsbench.labs.theorems import STATEMENTS, check_theorems
-from icsbench.labs.theorems import rows as rows_of
+from icsbench.labs.theorems.check import check_theorems
+from icsbench.labs.theorems.reports import STATEMENTS
+from icsbench.labs.theorems.reports import rows as rows_of
+from icsbench.record.seal import broken
+from icsbench.record.strict_json import loads
 from icsbench.record.writer import load_config
-from icsbench.training import build_model, loop
+from icsbench.training import build_model, trainer
 from icsbench.training.environment import dataset_of
 from icsbench.training.task import Task
 
@@ -32,6 +36,18 @@ def _isolated(monkeypatch, tmp_path):
 
 def lab(*overrides):
     return invoke("lab", "theorems", *overrides)
+
+
+def run_dir():
+    """The record of the one training."""
+    (found,) = [folder for folder in run_dirs() if not folder.parent.name.startswith("theorems-")]
+    return found
+
+
+def record():
+    """The record of the one run of the lab."""
+    (found,) = [folder for folder in run_dirs() if folder.parent.name.startswith("theorems-")]
+    return found
 
 
 def table(path):
@@ -82,7 +98,7 @@ def test_the_numbers_are_those_of_the_initial_network_and_of_the_checkpoint():
     config = load_config(run_dir() / "config.yaml")
     dataset = dataset_of(config)
     task = Task(config, dataset, torch.device("cpu"))
-    network = build_model(config, 10, 64)
+    network = build_model(config, 10)
     initial = {name: value.clone() for name, value in network.named_parameters()}
     found = table(run_dir() / "theorems.csv")
     for start in (0, 2):
@@ -96,11 +112,35 @@ def test_the_numbers_are_those_of_the_initial_network_and_of_the_checkpoint():
     assert found[0]["reduction"] != found[2]["reduction"]
 
 
+def test_the_rows_are_a_sealed_record_and_a_second_time_they_are_read(monkeypatch):
+    first = lab(*MLP)
+    assert broken(record()) is None
+    config = yaml.safe_load((record() / "config.yaml").read_text())
+    assert config["lab"] == {"name": "theorems", "units": 4} and config["norm"]["name"] == "bn"
+    found = [loads(line) for line in (record() / "metrics.jsonl").read_text().splitlines()]
+    written = table(run_dir() / "theorems.csv")
+    assert [(row["step"], row["layer"]) for row in found] == [(int(row["step"]), row["layer"]) for row in written]
+    assert [str(row["reduction"]) for row in found] == [row["reduction"] for row in written]
+    monkeypatch.setattr("icsbench.labs.theorems.check.check_theorems", None)  # to evaluate again would raise
+    assert (lab(*MLP).out, lab(*MLP).code) == (first.out, 0)
+
+
+def test_units_are_an_option_and_part_of_the_fingerprint():
+    assert lab(*MLP).code == 0
+    before = record()
+    done = lab(*MLP, "lab.units=2")
+    assert done.code == 0, done.err
+    (other,) = [f for f in run_dirs() if f.parent.name.startswith("theorems-") and f != before]
+    assert [loads(line)["units"] for line in (other / "metrics.jsonl").read_text().splitlines()] == [2] * 4
+    assert lab(*MLP, "lab.units=0").err == "icsbench: configuration: lab.units must be at least 1 (got 0)\n"
+    assert "unknown key 'lab.unit'; did you mean 'lab.units'?" in lab(*MLP, "lab.unit=2").err
+
+
 def test_a_vgg_whose_run_is_there_is_not_trained_again(monkeypatch):
     tiny = (*TINY, "batch_size=4", "steps=2")
     assert invoke("train", *tiny).code == 0
     before = snapshot(run_dir())
-    monkeypatch.setattr(loop, "learning_rate", None)  # a step would raise
+    monkeypatch.setattr(trainer, "learning_rate", None)  # a step would raise
     done = lab(*tiny, "--out", "sub/found.csv")
     assert done.code == 0, done.err
     assert "written to sub/found.csv\n" in done.out
@@ -172,7 +212,7 @@ def test_a_complete_run_without_its_checkpoint():
 SNIPPET = """
 import sys
 from icsbench.cli import main
-sys.argv = ["icsbench", "lab", "theorems", *sys.argv[1:]]
+sys.argv = ["icsbench", "lab", *sys.argv[1:]]
 try:
     main()
 except SystemExit:
@@ -181,7 +221,7 @@ print(sorted({"torch", "torchvision", "sklearn"} & sys.modules.keys()))
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["norm=none"], ["sede=1"]])
-def test_torch_is_not_imported_for_help_or_a_refusal(arguments):
+@pytest.mark.parametrize("arguments", [["--help"], [], ["theorems", "--help"]])
+def test_torch_is_not_imported_for_help_or_the_list(arguments):
     done = subprocess.run([sys.executable, "-c", SNIPPET, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -14,8 +14,11 @@ from torch.autograd import functional
 from torch.nn import functional as F
 
 from icsbench.errors import IcsbenchError
-from icsbench.labs import theorems
-from icsbench.labs.theorems import FAILURE, STATEMENTS, check_theorems, print_report, rows, sentences
+from icsbench.labs.theorems import network as evaluated
+from icsbench.labs.theorems.check import check_theorems
+from icsbench.labs.theorems.printing import print_report, sentences
+from icsbench.labs.theorems.reports import FAILURE, STATEMENTS, rows
+from icsbench.labs.theorems.statements import lemma_4_5
 from icsbench.norms import NoisyBatchNorm1d, NoisyBatchNorm2d, noise_modules
 
 EXPLICIT = 64
@@ -368,7 +371,7 @@ def test_scale_invariance_by_hand():
 
 @pytest.mark.parametrize("name", ["mlp", "conv"])
 def test_with_eps_nothing_but_the_lemma_holds(monkeypatch, name):
-    monkeypatch.setattr(theorems, "_EPS", 0.1)
+    monkeypatch.setattr(evaluated, "_EPS", 0.1)
     reports = check(name)
     for attribute in RESIDUALS:
         worst = max(getattr(report, attribute) for report in reports)
@@ -426,12 +429,12 @@ def test_a_loss_that_leaves_float64_is_found_out():
 
 def test_lemma_4_5_needs_its_own_k_and_gain():
     start, end = torch.tensor([[1.0, 2.0], [0.0, 1.0]]).double(), torch.tensor([[2.0, 1.0], [1.0, 3.0]]).double()
-    found = theorems._lemma_4_5(start, end)  # <W0, W*> = 7, ||W*||^2 = 15, ||W0||^2 = 6: 6 - 49/15 = 7 - 64/15
+    found = lemma_4_5(start, end)  # <W0, W*> = 7, ||W*||^2 = 15, ||W0||^2 = 6: 6 - 49/15 = 7 - 64/15
     assert found["lemma_4_5"] < 1e-15
     assert found["lemma_4_5_distance"] == pytest.approx(math.sqrt((6 - 49 / 15) / 7))
     assert abs((6 - 49 / 15) - (7 - 64 / math.sqrt(15))) > 1
-    assert theorems._lemma_4_5(start, -end) == {}  # <W0, W*> is not positive
-    assert theorems._lemma_4_5(end, end) == {}
+    assert lemma_4_5(start, -end) == {}  # <W0, W*> is not positive
+    assert lemma_4_5(end, end) == {}
 
 
 # --- counts by hand --------------------------------------------------------------------------------------------------

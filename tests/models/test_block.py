@@ -1,29 +1,24 @@
 """What the networks share: initial weights, and the same layers in every regime."""
 
 import hashlib
-from dataclasses import asdict
 
 import pytest
 import torch
+from networks import NORMS, network
 from torch import nn
 
-from icsbench.config import NormConfig
-from icsbench.errors import IcsbenchError
-from icsbench.models import MLP, VGG, Block, DeepLinear
-from icsbench.norms import NORMS, build_norm
+from icsbench.models import Block
 
 NETWORKS = {
-    "vgg": (lambda make_norm, **o: VGG("vgg11", 10, make_norm, width=1 / 8, **o), (3, 32, 32)),
-    "mlp": (lambda make_norm, **o: MLP(64, 10, make_norm, **o), (1, 8, 8)),
-    "dln": (lambda make_norm, **o: DeepLinear(10, make_norm, **o), (10,)),
+    "vgg": {"name": "vgg11", "shape": (3, 32, 32), "width": 1 / 8},
+    "mlp": {"name": "mlp", "shape": (1, 8, 8), "depth": 3, "units": 100, "init": "gaussian"},
+    "dln": {"name": "dln", "shape": (10,), "num_classes": None, "depth": 25, "units": 10},
 }
 SIMD = torch.backends.cpu.get_cpu_capability()
 
 
 def make(kind, norm="none", **options):
-    constants = asdict(NormConfig(name=norm))
-    build, shape = NETWORKS[kind]
-    return build(lambda f, d: build_norm(num_features=f, dimensions=d, **constants), **options), shape
+    return network(regime=norm, **{**NETWORKS[kind], **options}), NETWORKS[kind]["shape"]
 
 
 @pytest.mark.skipif(SIMD not in ("AVX2", "AVX512"), reason=f"other processors round otherwise ({SIMD})")
@@ -36,7 +31,7 @@ def make(kind, norm="none", **options):
     ],
 )
 def test_initial_weights_are_those_of_the_first_release(init, checksum, logits):
-    model = VGG("vgg16", 10, lambda features, dimensions: nn.Identity(), width=1 / 8, init=init, seed=3)
+    model = network("vgg16", width=1 / 8, init=init, seed=3)
     found = hashlib.sha256()
     for name, parameter in model.named_parameters():
         found.update(name.encode() + parameter.detach().numpy().tobytes())
@@ -91,5 +86,7 @@ class TestEveryNetwork:
             torch.testing.assert_close(2 * a, b)
 
     def test_unknown_init_is_one_clear_line(self, kind):
-        with pytest.raises(IcsbenchError, match=r"^unknown init 'xavier'; the known ones are glorot, he, [^\n]*$"):
+        with pytest.raises(
+            ValueError, match=r"^model\.init must be one of glorot, he, torch, gaussian .got 'xavier'.$"
+        ):
             make(kind, init="xavier")

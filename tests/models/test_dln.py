@@ -1,22 +1,13 @@
 import statistics
-from dataclasses import asdict
 
 import pytest
 import torch
+from networks import network
 from torch import nn
 
-from icsbench.config import NormConfig
-from icsbench.models import DeepLinear
-from icsbench.norms import build_norm
 
-
-def build(norm="none", features=10, **options):
-    constants = asdict(NormConfig(name=norm))
-
-    def make_norm(features, dimensions):
-        return build_norm(num_features=features, dimensions=dimensions, **constants)
-
-    return DeepLinear(features, make_norm, **options).double()
+def build(norm="none", features=10, depth=25, **options):
+    return network("dln", norm, shape=(features,), num_classes=None, depth=depth, units=features, **options).double()
 
 
 @pytest.mark.parametrize(("norm", "extra"), [("none", 0), ("bn", 24 * 20), ("l1", 24 * 20), ("linf", 24 * 20)])

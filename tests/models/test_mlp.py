@@ -1,21 +1,14 @@
-from dataclasses import asdict
-
 import pytest
 import torch
+from networks import network
 from torch import nn
 
-from icsbench.config import NormConfig
-from icsbench.models import MLP
-from icsbench.norms import LpNorm1d, build_norm
+from icsbench.norms import LpNorm1d
 
 
 def build(norm="none", in_features=784, **options):
-    constants = asdict(NormConfig(name=norm))
-
-    def make_norm(features, dimensions):
-        return build_norm(num_features=features, dimensions=dimensions, **constants)
-
-    return MLP(in_features, 10, make_norm, **options)
+    options = {"depth": 3, "units": 100, "init": "gaussian", **options}
+    return network("mlp", norm, shape=(in_features,), **options)
 
 
 @pytest.mark.parametrize(
@@ -56,4 +49,4 @@ def test_a_plain_twin_gives_the_same_logits(norm, depth, units):
 def test_default_weights_are_small_and_gaussian():
     weight = build(seed=2).fc1.transform.weight
     assert weight.std().item() == pytest.approx(0.1, rel=5 / (2 * weight.numel()) ** 0.5)
-    assert torch.equal(weight, build(seed=2, init="gaussian", init_std=0.1).fc1.transform.weight)
+    assert torch.equal(weight, build(seed=2, init_std=0.1).fc1.transform.weight)

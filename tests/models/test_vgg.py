@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from icsbench.config import Config, ModelConfig, NormConfig
-from icsbench.models import VGG
+from icsbench.config import Config, options_of
+from icsbench.models.vgg import VGG, VGGOptions
 from icsbench.training import build_model
 
 
 def build(norm="none", **model):
-    return build_model(Config(norm=NormConfig(name=norm), model=ModelConfig(**model)), 10)
+    return build_model(Config(norm=options_of("norm", norm), model=options_of("model", **model)), 10)
 
 
 def count(module):
@@ -67,8 +67,8 @@ def test_the_regimes_have_the_same_layers_and_shared_weights_start_equal():
 
 def test_another_seed_is_another_network_and_the_global_generator_is_left_alone():
     before = torch.get_rng_state()
-    one = build_model(Config(seed=0, model=ModelConfig(width=0.0625)), 10)
-    two = build_model(Config(seed=1, model=ModelConfig(width=0.0625)), 10)
+    one = build_model(Config(seed=0, model=options_of("model", width=0.0625)), 10)
+    two = build_model(Config(seed=1, model=options_of("model", width=0.0625)), 10)
     assert torch.equal(torch.get_rng_state(), before)
     for (name, a), (_, b) in zip(one.named_parameters(), two.named_parameters(), strict=True):
         assert name.endswith("bias") or "norm" in name or not torch.equal(a, b)
@@ -118,5 +118,8 @@ def test_a_plain_module_twin_gives_the_same_logits():
 
 
 def test_any_norm_can_be_plugged_in():
-    model = VGG("vgg11", 7, lambda features, dimensions: nn.GroupNorm(1, features), width=0.125)
+    def layer(transform, place):
+        return transform, nn.GroupNorm(1, place.features)
+
+    model = VGG(VGGOptions("vgg11", width=0.125), layer, 7, seed=0)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)

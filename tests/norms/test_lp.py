@@ -2,18 +2,16 @@
 
 import copy
 import math
-from dataclasses import asdict
 
+import networks
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from icsbench.config import NormConfig
 from icsbench.errors import IcsbenchError
-from icsbench.models import MLP, VGG
-from icsbench.norms import LpNorm1d, LpNorm2d, NoisyBatchNorm1d, batch_norms, build_norm
+from icsbench.norms import LpNorm1d, LpNorm2d, NoisyBatchNorm1d, batch_norms
 
 ORDERS = [1, 2, math.inf]
 SHAPES = [(2, 1), (7, 3), (3, 4, 6), (2, 3, 5, 4), (8, 2, 1, 1)]
@@ -233,14 +231,9 @@ class Twin(nn.Module):
 
 
 def network(kind, norm):
-    options = asdict(NormConfig(name=norm))
-
-    def make_norm(features, dimensions):
-        return build_norm(num_features=features, dimensions=dimensions, **options)
-
     if kind == "vgg":
-        return VGG("vgg11", 10, make_norm, width=1 / 16, head="512-512", head_norm=True, seed=1)
-    return MLP(3 * 32 * 32, 10, make_norm, units=12, init_std=0.05, seed=1)
+        return networks.network("vgg11", norm, width=1 / 16, head="512-512", head_norm=True, seed=1)
+    return networks.network("mlp", norm, depth=3, units=12, init="gaussian", init_std=0.05, seed=1)
 
 
 @pytest.mark.parametrize("kind", ["vgg", "mlp"])
@@ -501,12 +494,11 @@ class TestRefuses:
         assert torch.equal(layer.eval()(torch.ones(shape)), torch.ones(shape))
 
 
-class TestRegistry:
+class TestMember:
     @pytest.mark.parametrize(("name", "p"), [("l1", 1), ("l2", 2), ("linf", math.inf)])
-    def test_build_norm(self, name, p):
-        options = asdict(NormConfig(name=name, eps=1e-3, momentum=0.2))
+    def test_module(self, name, p):
         for dimensions, kind in ((1, LpNorm1d), (2, LpNorm2d)):
-            layer = build_norm(num_features=7, dimensions=dimensions, **options)
+            layer = networks.norm_module(name, 7, dimensions, eps=1e-3, momentum=0.2)
             assert type(layer) is kind
             assert (layer.num_features, layer.p, layer.eps, layer.momentum) == (7, p, 1e-3, 0.2)
             rest = f"p={p}, eps=0.001, momentum=0.2, affine=True, track_running_stats=True"

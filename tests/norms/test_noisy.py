@@ -12,23 +12,23 @@ import random
 
 import pytest
 import torch
+from networks import NORMS, norm_module, small_vgg
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from icsbench.errors import IcsbenchError
-from icsbench.models import VGG
+from icsbench.members import member
 from icsbench.norms import (
-    NORMS,
     ActivationNoise,
     NoisyBatchNorm1d,
     NoisyBatchNorm2d,
-    build_norm,
+    Norm,
     noise_modules,
     recompute,
 )
-from icsbench.norms.noisy import _normal_pairs, _normal_quantiles
+from icsbench.norms.noise import _normal_pairs, _normal_quantiles
 
 CONSTANTS = {"n_mu": 0.5, "n_sigma": 1.25, "r_mu": 0.1, "r_sigma": 0.1}
 LAYERS = [
@@ -636,11 +636,9 @@ class TestCheckpointing:
     def test_vgg(self, kind):
         def gradients(kind):
             generator = stream()
-
-            def make_norm(features, dimensions):
-                return NoisyBatchNorm2d(features, generator=generator)
-
-            model = VGG("vgg11", 10, make_norm, width=1 / 16, seed=1).double()
+            model = small_vgg("noisy_bn", name="vgg11", seed=1).double()
+            for module in noise_modules(model):
+                module.generator = generator
             run = Checkpointed(kind)
             for _, block in model.layers()[1:-1]:
                 block.forward = functools.partial(run, block.forward)
@@ -813,7 +811,7 @@ def test_input_without_units_is_refused():
         ActivationNoise()(torch.zeros(3))
 
 
-class TestBuildNorm:
+class TestMembers:
     @pytest.mark.parametrize(
         ("name", "dimensions", "kind"),
         [
@@ -829,7 +827,8 @@ class TestBuildNorm:
     )
     def test_builds(self, name, dimensions, kind):
         constants = {"n_mu": 0.4, "n_sigma": 1.5, "r_mu": 0.2, "r_sigma": 0.3}
-        layer = build_norm(name, 7, dimensions, eps=1e-3, momentum=0.2, **constants)
+        statistics = {"eps": 1e-3, "momentum": 0.2} if "bn" in name else {}
+        layer = norm_module(name, 7, dimensions, **statistics, **(constants if "nois" in name else {}))
         assert type(layer) is kind
         if "bn" in name:
             assert (layer.num_features, layer.eps, layer.momentum) == (7, 1e-3, 0.2)
@@ -837,8 +836,8 @@ class TestBuildNorm:
             assert {constant: getattr(layer, constant) for constant in constants} == constants
 
     def test_unknown_name(self):
-        with pytest.raises(IcsbenchError, match="'batchnorm'.*" + ", ".join(NORMS)):
-            build_norm("batchnorm", 3, 2, eps=1e-5, momentum=0.1, **CONSTANTS)
+        with pytest.raises(IcsbenchError, match="no norm is called 'batchnorm'; .*" + ", ".join(NORMS)):
+            member("norms", Norm, "batchnorm")
 
     def test_noise_modules_are_listed_once_in_order(self):
         first, second, third = NoisyBatchNorm2d(3), ActivationNoise(), NoisyBatchNorm1d(3)

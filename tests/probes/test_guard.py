@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
-from networks import small_vgg
+from networks import NORMS, small_vgg
 
-from icsbench.norms import NORMS, noise_modules
+from icsbench.norms import noise_modules
 from icsbench.probes import undisturbed
 
 X = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from icsbench.config import Config, ModelConfig, NormConfig
+from icsbench.config import Config, options_of
 from icsbench.models import Block
 from icsbench.norms import noise_modules
 from icsbench.probes import Distribution, ShiftProbe, shift_between
@@ -17,7 +17,7 @@ def generator(seed=0):
 
 
 def vgg(norm, name="vgg11", width=0.0625):
-    model = build_model(Config(norm=NormConfig(name=norm), model=ModelConfig(name, width=width)), 10)
+    model = build_model(Config(norm=options_of("norm", norm), model=options_of("model", name, width=width)), 10)
     stream = generator(3)
     for module in noise_modules(model):
         module.generator = stream
@@ -91,11 +91,11 @@ def test_every_quantity_equals_its_brute_force_twin(network):
     seen, rows, arrays = [], [], []
     for step in (0, 1, 5):
         seen.append(values_by_hand(model, inputs))
-        row, array = probe(step)
-        rows.append(row)
-        arrays.append(array)
+        reading = probe.measure(step)
+        rows.append(reading.row)
+        arrays.append(reading.arrays)
         move(model, step)
-    assert rows[0] == {}
+    assert rows[0] is None
     assert rows[1]["shift/interval"] == 1
     assert rows[2]["shift/interval"] == 4
 
@@ -142,8 +142,9 @@ def test_every_quantity_equals_its_brute_force_twin(network):
 def test_layers_are_described_in_the_order_of_the_arrays():
     model = vgg("bn")
     probe = ShiftProbe(model, model.layers(), torch.zeros(4, 3, 32, 32), samples=8, seed=0)
-    _, arrays = probe(0)
-    layers = probe.layers()
+    first = probe.measure(0)
+    arrays, layers = first.arrays, first.layers
+    assert probe.measure(1).layers is None
     assert [layer["layer"] for layer in layers] == [path for path, _ in model.layers()]
     assert [layer["depth"] for layer in layers] == list(range(1, 10))
     assert [layer["input_channels"] for layer in layers] == [3, *[layer["channels"] for layer in layers[:-1]]]
@@ -156,9 +157,9 @@ def test_sampled_wasserstein_is_near_the_exact_one():
     inputs = torch.randn(64, 3, 32, 32, generator=generator())
     exact = ShiftProbe(model, model.layers(), inputs, samples=10**9, seed=0)
     sampled = ShiftProbe(model, model.layers(), inputs, samples=1024, seed=0)
-    exact(0), sampled(0)
+    exact.measure(0), sampled.measure(0)
     move(model, 1)
-    a, b = exact(1)[0], sampled(1)[0]
+    a, b = exact.measure(1).row, sampled.measure(1).row
     for key in a:
         if key.endswith("w1"):  # in units of the distribution's standard deviation
             assert b[key] == pytest.approx(a[key], abs=0.03), key
@@ -201,7 +202,7 @@ def test_the_normalised_shift_does_not_depend_on_units():
 def test_the_preactivation_is_taken_after_the_noise_and_before_the_nonlinearity():
     model = vgg("noisy_bn")
     inputs = torch.randn(16, 3, 32, 32, generator=generator())
-    found = ShiftProbe(model, model.layers(), inputs, samples=10**9, seed=0).measure()
+    found = ShiftProbe(model, model.layers(), inputs, samples=10**9, seed=0).distributions()
     first = found["features.conv1/preactivation"]
     assert first.sample.min() < 0  # not rectified, although the ReLU works in place
     state = noise_modules(model)[0].generator.get_state()
@@ -216,24 +217,26 @@ def test_the_preactivation_is_taken_after_the_noise_and_before_the_nonlinearity(
 def test_state_goes_on_where_it_stopped(norm):
     model, inputs = vgg(norm), torch.randn(8, 3, 32, 32, generator=generator())
     whole = ShiftProbe(model, model.layers(), inputs, samples=64, seed=0)
-    whole(0)
-    whole(1)
+    whole.measure(0)
+    whole.measure(1)
     state = whole.state_dict()
     move(model, 1)
     again = ShiftProbe(model, model.layers(), inputs, samples=64, seed=0)
     again.load_state_dict(state)
-    a, b = whole(2), again(2)
-    assert a[0] == b[0]
-    assert all(np.array_equal(a[1][key], b[1][key]) for key in a[1])
+    a, b = whole.measure(2), again.measure(2)
+    assert a.row == b.row
+    assert a.arrays.keys() == b.arrays.keys()
+    assert all(np.array_equal(a.arrays[key], b.arrays[key]) for key in a.arrays)
 
 
 def test_non_finite_activations_are_recorded_not_raised():
     model = vgg("none")
     probe = ShiftProbe(model, model.layers(), torch.randn(4, 3, 32, 32, generator=generator()), samples=64, seed=0)
-    probe(0)
+    probe.measure(0)
     with torch.no_grad():
         model.features.conv3.transform.weight.fill_(float("nan"))
-    row, arrays = probe(1)
+    reading = probe.measure(1)
+    row, arrays = reading.row, reading.arrays
     assert row["shift/features.conv1/w1"] == 0
     assert np.isnan(row["shift/features.conv3/w1"])
     assert arrays["histogram_counts_preactivation"][2].sum() == 0
@@ -241,6 +244,9 @@ def test_non_finite_activations_are_recorded_not_raised():
 
 def test_schedule():
     steps = [step for step in range(2001) if is_scheduled(step, 100)]
+    model = vgg("none")
+    probe = ShiftProbe(model, model.layers(), torch.zeros(2, 3, 32, 32), samples=2, seed=0, every=100)
+    assert steps == [step for step in range(2001) if probe.due(step)]
     assert steps[:8] == [0, 1, 2, 4, 8, 16, 32, 64]
     assert steps[8:12] == [99, 100, 199, 200]
     assert steps[-2:] == [1999, 2000]

@@ -6,7 +6,7 @@ from networks import small_vgg
 from torch.nn import functional as F
 
 from icsbench.norms import noise_modules
-from icsbench.probes import UpdateProbe
+from icsbench.probes import Update, UpdateProbe
 
 ALPHAS = (0.5, 1.0, 2.0)
 
@@ -26,9 +26,10 @@ def problem(regime, momentum=0.0):
 def train(model, optimizer, batches, probe=None):
     """The rows, and the gradients of each update."""
     rows, gradients, losses = [], [], []
-    for inputs, targets in batches:
+    for number, (inputs, targets) in enumerate(batches):
+        update = Update(number, inputs, targets, 0.1)
         if probe is not None:
-            probe.before()
+            probe.before(update)
         optimizer.zero_grad()
         loss = F.cross_entropy(model(inputs), targets)
         loss.backward()
@@ -36,7 +37,7 @@ def train(model, optimizer, batches, probe=None):
         losses.append(loss.item())
         gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
         if probe is not None:
-            rows.append(probe.after(inputs, targets, 0.1))
+            rows.append(probe.after(update).row)
     return rows, gradients, losses
 
 
@@ -88,13 +89,14 @@ def test_a_gradient_that_is_not_finite_leaves_out_what_cannot_be_measured():
 def test_the_new_weights_are_back_when_the_loss_raises():
     model, optimizer, batches, layers = problem("bn")
     probe = UpdateProbe(model, lambda *_: 1 / 0, layers=layers, alphas=ALPHAS)
-    probe.before()
     inputs, targets = batches[0]
+    update = Update(0, inputs, targets, 0.1)
+    probe.before(update)
     F.cross_entropy(model(inputs), targets).backward()
     optimizer.step()
     after = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ZeroDivisionError):
-        probe.after(inputs, targets, 0.1)
+        probe.after(update)
     assert all(torch.equal(value, after[name]) for name, value in model.state_dict().items())
 
 

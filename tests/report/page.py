@@ -6,11 +6,11 @@ from pathlib import Path
 from planted import finish
 from synthetic import CONVS, DLN, write_run, write_study
 
-from icsbench.analysis.claims.catalogue import CLAIMS, claim_of
+from icsbench.analysis.claims import all_claims, claim_of
 from icsbench.analysis.groups import group_runs
 from icsbench.analysis.verdicts import Finding, Verdict, decide
 from icsbench.record.reader import Run, load_runs
-from icsbench.report import write_report
+from icsbench.report.html import write_report
 
 EVIL = "<img src=x onerror=alert(1)>"
 QUOTES = "\"'><script>alert(2)<&"
@@ -44,7 +44,7 @@ def write_one(root: Path, experiment: str, **options) -> Path:
 def verdicts_on(runs: list[Run]) -> list[Verdict]:
     groups = {group.name: group for group in group_runs(runs)}
     measured = []
-    for claim in CLAIMS:
+    for claim in all_claims():
         if claim.id in VALUES:
             pairs = zip(claim.parts, VALUES[claim.id], strict=True)
             of = [Finding(part, groups[STUDIES[claim.id]], dict(enumerate(values)), {}) for part, values in pairs]

@@ -12,14 +12,15 @@ import pytest
 from helpers import invoke
 from page import DISAGREE, EVIL, QUOTES, RATES, VALUES, write_one, write_page, write_records
 
-from icsbench.analysis.claims.catalogue import CLAIMS, claim_of
+from icsbench.analysis.claims import all_claims, claim_of
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.verdicts import Finding, decide, effect, judge, summary_line
+from icsbench.analysis.verdicts import Finding, decide, judge
 from icsbench.errors import IcsbenchError
 from icsbench.figures import plan
 from icsbench.record.reader import load_runs
-from icsbench.report import _tests_disagree, write_report
 from icsbench.report.dots import WIDTH, dot_plot
+from icsbench.report.html import write_report
+from icsbench.report.words import effect, summary_line
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 SECTIONS = ["debate", "claims", "figures", "runs", "environment"]
@@ -208,7 +209,7 @@ def test_a_part_says_where_its_two_tests_disagree(written):
     ],
 )
 def test_tests_disagree_where_one_is_sure_and_the_other_could_be(values, disagree):
-    assert _tests_disagree(Finding(claim_of("1b").parts[0], None, dict(enumerate(values)), {})) == disagree
+    assert Finding(claim_of("1b").parts[0], None, dict(enumerate(values)), {}).disagree == disagree
 
 
 def test_values_seeds_left_out_and_command(tmp_path):
@@ -244,7 +245,7 @@ def test_no_measured_claim_and_no_finished_run(tmp_path):
     write_one(tmp_path / "results", "an_experiment_of_my_own")
     runs = load_runs(tmp_path / "results")
     page = Page(write_report(runs, judge(runs), tmp_path / "report.html").read_text())
-    assert len(page.all("tbody", **{"data-verdict": "not measured"})) == len(CLAIMS)
+    assert len(page.all("tbody", **{"data-verdict": "not measured"})) == len(all_claims())
     assert "no study yet" in page.one("tbody", id="claim-16")[1]
     for name in ("seal.json", "summary.json"):  # as of a run that is not finished
         (runs[0].path / name).unlink()
@@ -268,7 +269,7 @@ def test_a_folder_that_cannot_be_written(written, tmp_path):
 
 
 def test_torch_is_not_loaded():
-    code = "import sys, icsbench.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, icsbench.report.html; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -5,10 +5,10 @@ import torch
 from helpers import PROBED, TINY, isolate, rows
 
 import icsbench.training.evaluation as evaluation
+from icsbench.app.compose import composed
 from icsbench.data import load_dataset
-from icsbench.hydra_app import _composed
 from icsbench.training import cost, run
-from icsbench.training.task import Task
+from icsbench.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def configs(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)
 
     def of(*overrides):
-        return _composed([*TINY, *overrides])
+        return composed([*TINY, *overrides])
 
     return of
 
@@ -36,22 +36,36 @@ def test_steps_probes_and_evaluated_batches_are_those_of_the_run(configs, monkey
         return plain(*arguments)
 
     monkeypatch.setattr(evaluation, "normalise", counted)
-    monkeypatch.setattr(Task, "_affordable", lambda self, images: frozenset((4, 8)))
+    monkeypatch.setattr(evaluation.Evaluations, "_affordable", lambda self, images: frozenset((4, 8)))
     run(config)
     probes = len(list(config.run_dir.glob("probes/shift/*.npz")))
     updates = sum("landscape/beta" in row for row in rows(config.run_dir))
 
-    price = {"step": 1.0, "watched": 101.0}
-    calls = []
+    price = {"step 0": 1.0, "step 1": 101.0, "look": 1e4, "forward": 1e7}
+    called, priced_pieces = [], []
+    plain_step, plain_look = Trainer.step, Trainer.look
+
+    def step(self, number, watchers=()):
+        called.append(f"step {len(watchers)}")
+        return plain_step(self, number, watchers)
+
+    def look(self, *arguments):
+        called.append("look")
+        return plain_look(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "look", look)
 
     def priced(work, device):
+        called.clear()
         work()
-        calls.append(work.__name__)
-        return price.get(work.__name__, 1e4 if calls.count("<lambda>") == 1 else 1e7)
+        (piece,) = called or ["forward"]
+        priced_pieces.append(piece)
+        return price[piece]
 
     monkeypatch.setattr(cost, "_seconds", priced)
     seconds = cost.seconds_of_run(config, dataset_of(config))
-    assert calls == ["step", "watched", "<lambda>", "<lambda>"]
+    assert priced_pieces == ["step 0", "look", "step 1", "forward"]
     evaluated, rest = divmod(round(seconds), 10**7)
     assert rest % 10**4 == 9 + 100 * updates
     assert rest // 10**4 == probes
@@ -61,7 +75,7 @@ def test_steps_probes_and_evaluated_batches_are_those_of_the_run(configs, monkey
 
 
 def test_a_regression_is_not_evaluated(configs, monkeypatch):
-    config = configs("model=dln", "data=gaussian", "batch_size=1000", "model.width=1", "steps=5")
+    config = configs("model=dln", "data=gaussian", "batch_size=1000", "steps=5")
     monkeypatch.setattr(cost, "_seconds", lambda work, device: (work(), 1.0)[1])
     assert cost.seconds_of_run(config, load_dataset("gaussian", None, 0, seed=0)) == 5.0
 

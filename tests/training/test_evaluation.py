@@ -2,14 +2,16 @@ import math
 
 import pytest
 import torch
-from networks import small_vgg
+from networks import NORMS, small_vgg
 
 from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalise
-from icsbench.norms import NORMS, batch_norms, noise_modules
+from icsbench.norms import batch_norms, noise_modules
 from icsbench.norms.batch_norm import population_statistics
+from icsbench.record import schema
 from icsbench.streams import stream_seed
-from icsbench.training import Protocol, evaluate, protocols_of
-from icsbench.training.evaluation import accuracies, hits
+from icsbench.training import Protocol, accuracies
+from icsbench.training.evaluation import KNOWN, hits
+from icsbench.training.evaluation import protocols_of as protocols
 
 DATA = load_dataset("digits", None, 157)
 MEAN, STD = (value.float() for value in channel_statistics(DATA.train.images))
@@ -31,6 +33,17 @@ def trained(norm):
     return model
 
 
+def protocols_of(norm):
+    """The protocols of a network with this norm."""
+    model = small_vgg(norm, name="vgg11")
+    return protocols(statistics=bool(batch_norms(model)), noise=bool(noise_modules(model)))
+
+
+def evaluate(model, split, protocol, **options):
+    """The accuracy on one split."""
+    return accuracies(model, {"": split}, protocol, **options)[""]
+
+
 def batches():
     return Batches(DATA.train, 64, 0, mean=MEAN, std=STD, device="cpu")
 
@@ -47,6 +60,7 @@ def test_protocols_of_the_regimes():
     assert str(protocols_of("noisy_bn")[-1]) == "batch-on"
     for norm in ("l1", "l2", "linf"):
         assert protocols_of(norm) == protocols_of("bn")
+    assert str(KNOWN) == schema.KNOWN
 
 
 @torch.no_grad()

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from icsbench import training
-from icsbench.config import Config, DataConfig, ModelConfig, NormConfig, OptimConfig, ProbesConfig, WandbConfig
+from icsbench.config import Config, DataConfig, WandbConfig, options_of, probes_options
 from icsbench.data import Batches, channel_statistics, load_dataset
 from icsbench.errors import IcsbenchError
 from icsbench.record.writer import Record
-from icsbench.training.loop import learning_rate
+from icsbench.training.trainer import learning_rate
 
 REGIMES = ("none", "bn", "noisy_bn", "noise")
 
@@ -31,9 +31,9 @@ def config(tmp_path, norm="bn", **changes):
         recalibration_batches=3,
         threads=1,
         data=DataConfig(val_size=157),
-        model=ModelConfig("vgg11", width=0.0625),
-        norm=NormConfig(name=norm),
-        probes=ProbesConfig(every=6, batch_size=16, samples=64),
+        model=options_of("model", "vgg11", width=0.0625),
+        norm=options_of("norm", norm),
+        probes=probes_options(every=6, batch_size=16, samples=64),
         wandb=WandbConfig(mode="disabled"),
     )
     return replace(base, **changes)
@@ -81,7 +81,7 @@ def bare_loop(c):
 
 @pytest.mark.parametrize("norm", ["none", "bn"])
 def test_the_loop_trains_exactly_as_a_bare_loop_does(tmp_path, norm):
-    c = config(tmp_path, norm, optim=OptimConfig(lr=0.05, momentum=0.9, weight_decay=1e-3))
+    c = config(tmp_path, norm, optim=options_of("optim", lr=0.05, momentum=0.9, weight_decay=1e-3))
     training.run(c)
     model, losses, accuracies = bare_loop(c)
     assert same_weights(weights(c), model.state_dict())
@@ -95,7 +95,7 @@ def test_the_loop_trains_exactly_as_a_bare_loop_does(tmp_path, norm):
 
 @pytest.mark.parametrize("norm", REGIMES)
 def test_probes_on_or_off_is_bit_identical_training(tmp_path, norm):
-    on, off = config(tmp_path, norm), config(tmp_path, norm, probes=ProbesConfig(shift=False))
+    on, off = config(tmp_path, norm), config(tmp_path, norm, probes=probes_options(shift=False))
     assert training.run(on) == training.run(off)
     assert same_weights(weights(on), weights(off))
     plain = [row for row in rows(on) if "shift/interval" not in row]
@@ -130,7 +130,7 @@ def kill_at(step, monkeypatch):
 @pytest.mark.parametrize("norm", REGIMES)
 @pytest.mark.parametrize("step", [3, 7, 13, 23])
 def test_a_run_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, norm, step):
-    options = {"optim": OptimConfig(momentum=0.9), "data": DataConfig(val_size=157, flip=True, crop=True)}
+    options = {"optim": options_of("optim", momentum=0.9), "data": DataConfig(val_size=157, flip=True, crop=True)}
     whole, killed = config(tmp_path / "a", norm, **options), config(tmp_path / "b", norm, **options)
     training.run(whole)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
@@ -194,7 +194,7 @@ def test_regimes_of_one_seed_see_the_same_batches(tmp_path, monkeypatch):
 
 
 def test_divergence_is_an_outcome_with_its_step(tmp_path):
-    c = config(tmp_path, "none", optim=OptimConfig(lr=1e6))
+    c = config(tmp_path, "none", optim=options_of("optim", lr=1e6))
     summary = training.run(c)
     _, losses, _ = bare_loop(c)
     first = next(step for step, loss in enumerate(losses) if not math.isfinite(loss))
@@ -205,14 +205,14 @@ def test_divergence_is_an_outcome_with_its_step(tmp_path):
 
 
 def test_a_diverged_run_has_the_accuracy_of_chance(tmp_path):
-    summary = training.run(config(tmp_path, "none", optim=OptimConfig(lr=1e6)))
+    summary = training.run(config(tmp_path, "none", optim=options_of("optim", lr=1e6)))
     assert summary["outcome"] == "diverged"
     for split in ("test", "val"):
         assert summary[f"{split}/accuracy"] == pytest.approx(dict.fromkeys(summary[f"{split}/accuracy"], 0.1))
 
 
 def test_a_diverged_run_killed_before_its_summary_stays_diverged(tmp_path):
-    c = config(tmp_path, "none", optim=OptimConfig(lr=1e6))
+    c = config(tmp_path, "none", optim=options_of("optim", lr=1e6))
     summary = training.run(c)
     before = record_bytes(c)
     (c.run_dir / "summary.json").unlink()
@@ -221,13 +221,13 @@ def test_a_diverged_run_killed_before_its_summary_stays_diverged(tmp_path):
 
 
 def test_never_leaving_chance_is_an_outcome(tmp_path):
-    summary = training.run(config(tmp_path, "none", optim=OptimConfig(lr=1e-9)))
+    summary = training.run(config(tmp_path, "none", optim=options_of("optim", lr=1e-9)))
     assert summary["outcome"] == "chance"
     assert summary["left_chance_at"] is None
 
 
 def test_leaving_chance_is_recorded_with_its_step(tmp_path):
-    c = config(tmp_path, "bn", steps=60, model=ModelConfig("vgg11", width=0.125))
+    c = config(tmp_path, "bn", steps=60, model=options_of("model", "vgg11", width=0.125))
     summary = training.run(c)
     assert summary["outcome"] == "trained"
     accuracies = {row["step"]: row["train/accuracy"] for row in rows(c) if "train/accuracy" in row}
@@ -236,13 +236,13 @@ def test_leaving_chance_is_recorded_with_its_step(tmp_path):
 
 
 def test_cosine_schedule():
-    c = Config(steps=100, optim=OptimConfig(lr=0.4, schedule="cosine"))
+    c = Config(steps=100, optim=options_of("optim", lr=0.4, schedule="cosine"))
     assert [learning_rate(c, step) for step in (0, 50, 100)] == pytest.approx([0.4, 0.2, 0.0])
-    assert learning_rate(Config(optim=OptimConfig(lr=0.4)), 77) == 0.4
+    assert learning_rate(Config(optim=options_of("optim", lr=0.4)), 77) == 0.4
 
 
 def test_the_learning_rate_reaches_the_optimizer(tmp_path):
-    c = config(tmp_path, optim=OptimConfig(lr=0.1, schedule="cosine"), steps=10)
+    c = config(tmp_path, optim=options_of("optim", lr=0.1, schedule="cosine"), steps=10)
     training.run(c)
     assert [row["lr"] for row in rows(c) if "lr" in row] == pytest.approx([learning_rate(c, 4), learning_rate(c, 9)])
 
@@ -276,7 +276,7 @@ def test_batch_larger_than_the_data(tmp_path):
     with pytest.raises(IcsbenchError, match="1280"):
         training.run(config(tmp_path, batch_size=1281))
     with pytest.raises(IcsbenchError, match=r"probes\.batch_size is 1281"):
-        training.run(config(tmp_path, probes=ProbesConfig(batch_size=1281)))
+        training.run(config(tmp_path, probes=probes_options(batch_size=1281)))
 
 
 def test_a_failure_is_noted_in_the_record_and_forgotten_by_the_next_attempt(tmp_path):
@@ -300,7 +300,7 @@ def test_an_explicit_number_of_threads_does_not_change_a_run_that_has_begun(tmp_
 
 
 def test_batch_statistics_of_few_images_with_a_norm_in_the_head(tmp_path):
-    model = ModelConfig("vgg11", width=0.0625, head="512-512", head_norm=True)
+    model = options_of("model", "vgg11", width=0.0625, head="512-512", head_norm=True)
     c = config(tmp_path, "bn", model=model, data=DataConfig(val_size=3), batch_size=2, steps=2)
     summary = training.run(c)
     assert 0 <= summary["val/accuracy"]["batch-off"] <= 1
@@ -331,7 +331,9 @@ def test_a_metrics_file_on_a_full_disk(tmp_path, monkeypatch):
 
 # --- every probe, the other networks ---------------------------------------------------------------------------------
 
-EVERYTHING = ProbesConfig(every=6, batch_size=16, samples=64, ics=True, landscape=True, update_every=5, alpha_points=2)
+EVERYTHING = probes_options(
+    every=6, batch_size=16, samples=64, ics=True, landscape=True, update_every=5, alpha_points=2
+)
 
 
 def regression(tmp_path, norm="bn", **changes):
@@ -339,8 +341,8 @@ def regression(tmp_path, norm="bn", **changes):
     other = {
         "batch_size": 1000,
         "data": DataConfig("gaussian", val_size=0),
-        "model": ModelConfig("dln", width=1.0, depth=8, units=10),
-        "optim": OptimConfig(lr=1e-5),
+        "model": options_of("model", "dln", depth=8, units=10),
+        "optim": options_of("optim", lr=1e-5),
     }
     return config(tmp_path, norm, **other | changes)
 
@@ -348,7 +350,7 @@ def regression(tmp_path, norm="bn", **changes):
 def sigmoid_mlp(tmp_path, norm="bn", **changes):
     other = {
         "data": DataConfig("digits8", val_size=157, binary=True),
-        "model": ModelConfig("mlp", width=1.0, depth=3, units=20, init="gaussian"),
+        "model": options_of("model", "mlp", depth=3, units=20, init="gaussian"),
     }
     return config(tmp_path, norm, **other | changes)
 
@@ -358,7 +360,7 @@ def sigmoid_mlp(tmp_path, norm="bn", **changes):
 def test_every_probe_at_once_is_bit_identical_training(tmp_path, make, norm):
     on, off = (
         make(tmp_path / "on", norm, probes=EVERYTHING),
-        make(tmp_path / "off", norm, probes=ProbesConfig(shift=False)),
+        make(tmp_path / "off", norm, probes=probes_options(shift=False)),
     )
     assert training.run(on) == training.run(off)
     assert same_weights(weights(on), weights(off))
@@ -385,7 +387,9 @@ def test_a_run_with_every_probe_killed_goes_on_to_the_same_bytes(tmp_path, make,
 
 
 def test_the_measured_update_is_the_one_that_is_made(tmp_path):
-    c = config(tmp_path, "none", optim=OptimConfig(lr=0.05, momentum=0.9), probes=replace(EVERYTHING, update_every=12))
+    c = config(
+        tmp_path, "none", optim=options_of("optim", lr=0.05, momentum=0.9), probes=replace(EVERYTHING, update_every=12)
+    )
     training.run(c)
     _, losses, _ = bare_loop(replace(c, steps=13))
     row = next(row for row in rows(c) if row["step"] == 12 and "landscape/loss" in row)
@@ -419,19 +423,19 @@ def test_a_regression_trains_exactly_as_a_bare_loop_does(tmp_path, norm):
 
 
 def test_a_regression_that_diverges_says_so(tmp_path):
-    summary = training.run(regression(tmp_path, "none", optim=OptimConfig(lr=10.0), probes=EVERYTHING))
+    summary = training.run(regression(tmp_path, "none", optim=options_of("optim", lr=10.0), probes=EVERYTHING))
     assert summary["outcome"] == "diverged"
     assert summary["diverged_at"] < 24
 
 
 def test_each_seed_of_a_regression_has_its_own_problem(tmp_path):
-    runs = [regression(tmp_path, seed=seed, probes=ProbesConfig(False)) for seed in (0, 1)]
+    runs = [regression(tmp_path, seed=seed, probes=probes_options(shift=False)) for seed in (0, 1)]
     losses = [training.run(c)["train/loss"] for c in runs]
     assert losses[0] != losses[1]
 
 
 def test_the_sigmoid_network_learns_and_its_units_are_recorded(tmp_path):
-    c = sigmoid_mlp(tmp_path, "bn", steps=300, optim=OptimConfig(lr=0.3), log_every=100, eval_every=100)
+    c = sigmoid_mlp(tmp_path, "bn", steps=300, optim=options_of("optim", lr=0.3), log_every=100, eval_every=100)
     summary = training.run(c)
     assert summary["train/accuracy"] > 0.5
     layers = json.loads((c.run_dir / "probes/shift/layers.json").read_text())

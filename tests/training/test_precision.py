@@ -10,14 +10,19 @@ from test_loop import EVERYTHING, Killed, config, kill_at, record_bytes, regress
 from torch.nn import functional as F
 
 from icsbench import training
-from icsbench.config import ModelConfig, NormConfig, ProbesConfig
+from icsbench.config import options_of, probes_options
 from icsbench.data import Batches, Split, channel_statistics, load_dataset
 from icsbench.errors import IcsbenchError
 from icsbench.norms import NoisyBatchNorm2d
-from icsbench.training import Protocol, environment, evaluate, loop, task
+from icsbench.training import Protocol, accuracies, checkpoint, environment, evaluation, task
 
 DATA = load_dataset("digits", None, 157)
 MEAN, STD = channel_statistics(DATA.train.images)
+
+
+def evaluate(model, split, protocol, **options):
+    """The accuracy on one split."""
+    return accuracies(model, {"": split}, protocol, **options)[""]
 
 
 def amp_loop(c, steps):
@@ -54,7 +59,7 @@ def weights_of_plain(folder, norm):
 
 @pytest.mark.parametrize("norm", ["none", "bn"])
 def test_the_update_probe_measures_in_float32(tmp_path, norm):
-    c = config(tmp_path, norm, amp=True, model=ModelConfig("vgg11", width=0.125), probes=replace(EVERYTHING))
+    c = config(tmp_path, norm, amp=True, model=options_of("model", "vgg11", width=0.125), probes=replace(EVERYTHING))
     training.run(c)
     row = next(row for row in rows(c) if row["step"] == 5 and "landscape/loss" in row)
     batches, history = amp_loop(c, 6)
@@ -97,7 +102,7 @@ def test_the_update_probe_sees_the_noise_of_the_update(tmp_path, monkeypatch):
 
     def largest_error(folder):
         options = {"amp": True, "log_every": 1, "steps": 8, "probes": replace(EVERYTHING, ics=False, update_every=1)}
-        c = replace(config(folder, **options), norm=NormConfig("noisy_bn", strength=2.0))
+        c = replace(config(folder, **options), norm=options_of("norm", "noisy_bn", strength=2.0))
         training.run(c)
         measured = {row["step"]: row["landscape/loss"] for row in rows(c) if "landscape/loss" in row}
         trained = {row["step"] - 1: row["train/loss"] for row in rows(c) if "train/loss" in row}
@@ -111,7 +116,7 @@ def test_the_update_probe_sees_the_noise_of_the_update(tmp_path, monkeypatch):
 
 def test_the_shift_probe_measures_in_float32(tmp_path):
     """At step 0 nothing is trained yet, so that amp must not show."""
-    probes = ProbesConfig(every=6, batch_size=16, samples=64)
+    probes = probes_options(every=6, batch_size=16, samples=64)
     plain, amp = (config(tmp_path / str(on), "bn", amp=on, steps=2, probes=probes) for on in (False, True))
     training.run(plain), training.run(amp)
     name = "probes/shift/step-00000000.npz"
@@ -121,7 +126,7 @@ def test_the_shift_probe_measures_in_float32(tmp_path):
 @pytest.mark.parametrize("norm", ["none", "bn", "noisy_bn", "linf"])
 def test_probes_on_or_off_is_bit_identical_training_under_autocast(tmp_path, norm):
     on = config(tmp_path / "on", norm, amp=True, probes=EVERYTHING)
-    off = config(tmp_path / "off", norm, amp=True, probes=ProbesConfig(shift=False))
+    off = config(tmp_path / "off", norm, amp=True, probes=probes_options(shift=False))
     assert training.run(on) == training.run(off)
     assert same_weights(weights(on), weights(off))
 
@@ -140,7 +145,7 @@ def test_a_run_under_autocast_killed_goes_on_to_the_same_bytes(tmp_path, norm):
 
 @pytest.mark.parametrize("norm", ["none", "bn"])
 def test_evaluation_is_under_autocast(tmp_path, norm):
-    c = config(tmp_path, norm, amp=True, steps=40, model=ModelConfig("vgg11", width=0.125))
+    c = config(tmp_path, norm, amp=True, steps=40, model=options_of("model", "vgg11", width=0.125))
     summary = training.run(c)
     model = training.build_model(c, 10).to(memory_format=torch.channels_last)
     model.load_state_dict(weights(c))
@@ -177,12 +182,12 @@ def begin(c, without):
 
 
 def test_a_run_begun_before_the_record_said_so_goes_on(tmp_path):
-    for c in (config(tmp_path), config(tmp_path, amp=True, probes=ProbesConfig(shift=False))):
+    for c in (config(tmp_path), config(tmp_path, amp=True, probes=probes_options(shift=False))):
         begin(c, without="precision")
         assert training.run(c)["status"] == "complete"
 
 
-@pytest.mark.parametrize("probes", [ProbesConfig(batch_size=16), ProbesConfig(shift=False, landscape=True)])
+@pytest.mark.parametrize("probes", [probes_options(batch_size=16), probes_options(shift=False, landscape=True)])
 def test_probes_in_bfloat16_are_not_continued_in_float32(tmp_path, probes):
     c = config(tmp_path, amp=True, probes=probes)
     begin(c, without="precision")
@@ -256,7 +261,7 @@ KNOWN = ("test/accuracy/recalibrated-off", "train/accuracy/recalibrated-off")
 def as_many(monkeypatch):
     """As many training images as are looked at, all of them; at every evaluation."""
     monkeypatch.setattr(task, "KNOWN_IMAGES", len(DATA.train))
-    monkeypatch.setattr(task, "_SHARE", 1e6)
+    monkeypatch.setattr(evaluation, "_SHARE", 1e6)
 
 
 def known_rows(c):
@@ -266,12 +271,12 @@ def known_rows(c):
 @pytest.mark.parametrize("norm", ["none", "bn", "noisy_bn", "noise", "l1"])
 @pytest.mark.parametrize("amp", [False, True])
 def test_what_the_network_knows_is_the_recalibrated_accuracy_without_noise(tmp_path, as_many, norm, amp):
-    c = config(tmp_path, norm, amp=amp, eval_every=12, checkpoint_every=12, probes=ProbesConfig(shift=False))
+    c = config(tmp_path, norm, amp=amp, eval_every=12, checkpoint_every=12, probes=probes_options(shift=False))
     states = {}
     with pytest.MonkeyPatch.context() as patch:
-        plain = loop.checkpoint.save
+        plain = checkpoint.save
         patch.setattr(
-            loop.checkpoint,
+            checkpoint,
             "save",
             lambda path, config, state: (
                 states.update({state["step"]: copy.deepcopy(state["model"])}) or plain(path, config, state)
@@ -282,7 +287,7 @@ def test_what_the_network_knows_is_the_recalibrated_accuracy_without_noise(tmp_p
     protocol = Protocol("running" if norm in ("none", "noise") else "recalibrated", False)
     assert list(known_rows(c)) == [12, 24]
     for step, found in known_rows(c).items():
-        model = training.build_model(replace(c, norm=NormConfig("bn" if norm == "noisy_bn" else norm)), 10)
+        model = training.build_model(replace(c, norm=options_of("norm", "bn" if norm == "noisy_bn" else norm)), 10)
         model.to(memory_format=torch.channels_last).load_state_dict(states[step])
         for split, accuracy in zip((DATA.test, DATA.train), found, strict=True):
             options = {"batch_size": 32, "mean": MEAN.float(), "std": STD.float(), "seed": 7}
@@ -303,8 +308,8 @@ def test_measuring_what_the_network_knows_changes_nothing_else(tmp_path, as_many
     assert others[0] == others[1]
 
 
-def task_of(c, images=1000, test=100):
-    """The task of a config on random data of so many images."""
+def evaluations_of(c, images=1000, test=100):
+    """The evaluations of a config on random data of so many images."""
     generator = torch.Generator().manual_seed(0)
 
     def split(count):
@@ -312,22 +317,23 @@ def task_of(c, images=1000, test=100):
         return Split(pixels, torch.randint(10, (count,), generator=generator))
 
     data = replace(DATA, train=split(images), test=split(test), val=split(10))
-    return task.Task(c, data, torch.device("cpu"))
+    return evaluation.Evaluations(c, task.Task(c, data, torch.device("cpu")), torch.nn.Identity())
 
 
 def test_the_training_images_are_5000_and_the_same_whatever_the_seed(tmp_path):
     chosen = [
-        task_of(config(tmp_path, norm, seed=seed), 6000)._evaluated["train"] for norm, seed in (("bn", 0), ("none", 9))
+        evaluations_of(config(tmp_path, norm, seed=seed), 6000)._task.splits["train"]
+        for norm, seed in (("bn", 0), ("none", 9))
     ]
     assert len(chosen[0]) == 5000
     assert torch.equal(chosen[0].images, chosen[1].images) and torch.equal(chosen[0].labels, chosen[1].labels)
-    few = task_of(config(tmp_path), 4999)
-    assert few.known_splits == ("test",) and "train" not in few._evaluated
+    few = evaluations_of(config(tmp_path), 4999)
+    assert few.known_splits == ("test",) and "train" not in few._task.splits
 
 
 def test_recalibration_along_the_way_sees_an_image_once_at_most(tmp_path):
-    assert task_of(config(tmp_path, recalibration_batches=40), 320).recalibration_along == 10
-    assert task_of(config(tmp_path, recalibration_batches=4), 320).recalibration_along == 4
+    assert evaluations_of(config(tmp_path, recalibration_batches=40), 320).recalibration_along == 10
+    assert evaluations_of(config(tmp_path, recalibration_batches=4), 320).recalibration_along == 4
 
 
 @pytest.mark.parametrize(
@@ -345,7 +351,7 @@ def test_it_is_measured_as_often_as_a_twentieth_of_the_training_pays_for(
     tmp_path, steps, eval_every, batch_size, train, test, at
 ):
     c = config(tmp_path, steps=steps, eval_every=eval_every, batch_size=batch_size, recalibration_batches=40)
-    found = task_of(c, train, test).known_steps
+    found = evaluations_of(c, train, test).known_steps
     assert found == at
     images = min(40, train // batch_size) * batch_size + test + (5000 if train >= 5000 else 0)
     assert len(found) * images <= 0.05 * 3 * steps * batch_size

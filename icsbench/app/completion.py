@@ -11,8 +11,10 @@ def complete_override(incomplete: str) -> list[str]:
         from hydra._internal.core_plugins.bash_completion import BashCompletion
         from hydra._internal.utils import create_config_search_path
 
-        from icsbench.hydra_app import CONFIG_DIR
+        from icsbench.app.compose import prepare_hydra
+        from icsbench.app.folders import CONFIG_DIR
 
+        prepare_hydra()
         loader = ConfigLoaderImpl(create_config_search_path(str(CONFIG_DIR)))
         return BashCompletion(loader)._query("train", incomplete)
     except Exception:

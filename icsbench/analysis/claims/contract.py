@@ -1,0 +1,109 @@
+"""What a claim is: a statement, the numbers that it is about, and the regions that their means should lie in.
+
+A claim has one or more parts. A part is one number per seed and a region: the claim says that the mean over seeds lies
+in it. The region is fixed before the records that it is judged on are made. Where a paper names no size, an effect
+counts from a fifth on (ratios of 0.8 and 1.25), or from the smallest that the bound named here lets pass.
+
+A family of claims is one module of this package (or of another package, see ``icsbench.members``): its claims stand at
+the top level, beside the functions that measure them.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from icsbench.analysis.groups import Group
+from icsbench.record.reader import Run
+
+
+class Measured(NamedTuple):
+    """A number per seed, and for each seed that has none the reason.
+
+    ``runs``: the runs behind the numbers; empty for all of the study. ``note``: what was found on the way.
+    """
+
+    values: dict[int, float]
+    left_out: dict[int, str]
+    runs: tuple[Run, ...] = ()
+    note: str = ""
+
+
+Measure = Callable[[Group], Measured]
+"""From the comparable runs of one study to a number per seed.
+
+Ratios are ratios, accuracies in percentage points. From where a run diverged on it has the accuracy of chance; where
+that gives no number, the seed is left out with the reason.
+
+:raises NotMeasured: the study lacks what the measure needs.
+:raises IcsbenchError: a record is damaged.
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measured statement: the mean of ``measure`` over seeds lies in the open region from ``low`` to ``high``.
+
+    :param name: of the measure, in ``claims.json``.
+    :param measure: one number per seed.
+    :param what: the same in words.
+    :param studies: those that measure it; the first that was run counts.
+    :param kind: of a ``ratio`` the logarithm is averaged, and the region is one of ratios; a ``value`` (a difference
+        of two runs of a seed, say) is averaged as it is.
+    :param unit: ``points`` are percentage points of accuracy.
+    :param per: what the unit is divided by, of a slope: ``doubling``.
+    :param below: who is right if the mean lies below the region; nobody where it is empty.
+    :param above: the same above it.
+    """
+
+    name: str
+    measure: Measure
+    what: str
+    studies: tuple[str, ...]
+    kind: Literal["ratio", "value"] = "value"
+    unit: Literal["", "points"] = ""
+    per: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    below: str = ""
+    above: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the debate. A claim without parts has no study yet, and ``needs`` says which study it needs.
+
+    :param id: a number, with a letter for a variant: ``1b``. Claims are listed in this order.
+    :param by: who claims it, several papers with ``;`` between them; ``where``: the place in the paper.
+    :param disputed_by: who says otherwise.
+    :param margin: the reason for the regions.
+    :param fairness: what a reader has to know before believing a verdict.
+    :param figures: the figures that show it.
+    """
+
+    id: str
+    statement: str
+    by: str
+    where: str
+    disputed_by: str = ""
+    parts: tuple[Part, ...] = ()
+    margin: str = ""
+    fairness: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    needs: str = ""
+
+    @property
+    def name(self) -> str:
+        """The id: members are told apart by their name."""
+        return self.id
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The studies that measure it."""
+        return tuple(dict.fromkeys(study for part in self.parts for study in part.studies))
+
+    @property
+    def papers(self) -> tuple[str, ...]:
+        """Every paper that claims or disputes it."""
+        names = (name.strip() for names in (self.by, self.disputed_by) for name in names.split(";"))
+        return tuple(dict.fromkeys(name for name in names if name))

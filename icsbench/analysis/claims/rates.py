@@ -1,0 +1,226 @@
+"""Claims on learning rates: which ones a network bears, how it does at its best one, and what they do to beta."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from icsbench.analysis.claims.contract import Claim, Measured, Part
+from icsbench.analysis.claims.paired import Runs, paired, runs_of
+from icsbench.analysis.claims.texts import A_FIFTH, BJORCK, BROCK, BY_A_FIFTH, COHEN, IOFFE, SANTURKAR
+from icsbench.analysis.groups import Group, NotMeasured
+from icsbench.analysis.quantities import updates
+from icsbench.analysis.quantities.protocols import final_accuracy
+from icsbench.analysis.quantities.training import trains
+from icsbench.analysis.quantities.updates import window_of
+from icsbench.analysis.statistics import geometric_mean, slope
+from icsbench.record.reader import Run
+
+
+def _grid(group: Group, norm: str) -> dict[float, Runs]:
+    """The runs of a norm, by learning rate.
+
+    :raises NotMeasured: there are fewer than three rates.
+    """
+    rates = sorted({run.lr for run in group.runs if run.regime == norm})
+    if len(rates) < 3:
+        raise NotMeasured(f"{group.name} has {norm} at {len(rates)} learning rates; a grid needs three")
+    return {lr: runs_of(group, norm, lr=lr) for lr in rates}
+
+
+def _by_seed(grid: dict[float, Runs]) -> dict[int, dict[float, Run]]:
+    """What each seed has on the grid; a seed that lacks a rate is left out."""
+    seeds = set.intersection(*(set(runs) for runs in grid.values()))
+    return {seed: {lr: runs[seed] for lr, runs in grid.items()} for seed in sorted(seeds)}
+
+
+def _largest_lr(group: Group) -> Measured:
+    """Largest learning rate at which a seed trains, BN / none."""
+    bn, none = (_by_seed(_grid(group, norm)) for norm in ("bn", "none"))
+    values: dict[int, float] = {}
+    left_out: dict[int, str] = {}
+    for seed in sorted(bn.keys() | none.keys()):
+        if seed not in bn or seed not in none:
+            left_out[seed] = "not finished at every learning rate"
+            continue
+        largest = [max((lr for lr, run in of[seed].items() if trains(run)), default=None) for of in (bn, none)]
+        if largest[1] is None:
+            left_out[seed] = "none trains at no rate of the grid"
+        elif largest[0] is None:
+            left_out[seed] = "bn trains at no rate of the grid"
+        else:
+            values[seed] = largest[0] / largest[1]
+    return Measured(values, left_out)
+
+
+def _test_at_small_lr(group: Group) -> Measured:
+    """Test accuracy, BN minus none, at the largest rate at which the network without BN trains with every seed."""
+    none = _grid(group, "none")
+    lr = max((lr for lr, runs in none.items() if all(map(trains, runs.values()))), default=None)
+    if lr is None:
+        raise NotMeasured(f"{group.name}: at no learning rate of the grid does the network without BN train every time")
+    return _test_difference(runs_of(group, "bn", lr=lr), none[lr], f"at learning rate {lr:g}")
+
+
+def _test_at_best_lr(group: Group) -> Measured:
+    """Test accuracy, BN minus none, each at the rate of its best mean validation accuracy.
+
+    :raises NotMeasured: a best rate is at the edge of the grid, and a better one may lie outside.
+    """
+    best: dict[str, Runs] = {}
+    notes = []
+    for norm in ("bn", "none"):
+        grid = _grid(group, norm)
+        validated = {lr: np.mean([final_accuracy(run, "val") for run in runs.values()]) for lr, runs in grid.items()}
+        lr = max(validated, key=lambda lr: validated[lr])
+        best[norm] = grid[lr]
+        if lr in (min(grid), max(grid)):
+            raise NotMeasured(f"{group.name}: the best rate of {norm}, {lr:g}, is the edge of the grid; extend it")
+        trained = sum(map(trains, grid[lr].values()))
+        notes.append(f"{norm} at {lr:g} ({trained} of {len(grid[lr])} seeds end off chance)")
+    return _test_difference(best["bn"], best["none"], "; ".join(notes))
+
+
+def _test_difference(bn: Runs, none: Runs, note: str) -> Measured:
+    found = paired({"bn": bn, "none": none}, lambda one, other: 100 * (final_accuracy(one) - final_accuracy(other)))
+    return found._replace(note=note)
+
+
+def _of_betas(value: Callable[[dict[float, float]], float], norm: str, group: Group) -> Measured:
+    """``value`` of beta at the learning rates at which a seed trained, {rate: median over the second half}."""
+    values: dict[int, float] = {}
+    left_out: dict[int, str] = {}
+    for seed, runs in _by_seed(_grid(group, norm)).items():
+        betas = {lr: window_of(run, updates.BETA) for lr, run in runs.items() if trains(run)}
+        betas = {lr: beta for lr, beta in betas.items() if beta > 0 and math.isfinite(beta)}
+        if len(betas) < 3:
+            left_out[seed] = f"trains at {len(betas)} of the learning rates; it takes three"
+        else:
+            values[seed] = value(betas)
+    return Measured(values, left_out, tuple(run for run in group.runs if run.regime == norm))
+
+
+def _beta_slope(betas: dict[float, float]) -> float:
+    """The slope of log beta on log(1 / lr)."""
+    return slope([-math.log(lr) for lr in betas], [math.log(beta) for beta in betas.values()])
+
+
+def _beta_level(betas: dict[float, float]) -> float:
+    """The geometric mean of beta lr / 2 over the rates: 1 at the edge of stability."""
+    return geometric_mean(beta * lr / 2 for lr, beta in betas.items())
+
+
+HIGHER_AT_ITS_BEST_RATE = Claim(
+    id="1b",
+    statement="BN ends at a higher test accuracy even where each network has its own best learning rate.",
+    by=f"{IOFFE}; {SANTURKAR}",
+    where="I&S section 4.2; S section 2",
+    disputed_by=BROCK,
+    parts=(
+        Part(
+            "test_at_best_lr",
+            _test_at_best_lr,
+            "final test accuracy with BN minus without, each at that learning rate of the grid whose validation "
+            "accuracy is best over the seeds",
+            ("lr_grid",),
+            unit="points",
+            low=0,
+        ),
+    ),
+    margin="Any gain counts.",
+    fairness=("The rate is chosen on validation images; the test set only reports.",),
+    figures=("scan",),
+)
+
+BETA_FOLLOWS_THE_RATE = Claim(
+    id="12b",
+    statement="Effective beta is set by the learning rate, 2/lr, with BN as without.",
+    by=f"{COHEN} (an inference)",
+    where="S Fig. 4 (c) and 10; Cohen et al. section 3",
+    disputed_by=SANTURKAR,
+    parts=tuple(
+        part
+        for regime, name in (("bn", "with BN"), ("none", "without BN"))
+        for part in (
+            Part(
+                f"beta_slope_{regime}",
+                partial(_of_betas, _beta_slope, regime),
+                f"slope of log beta on log(1/lr), {name}: medians over the second half of training of the learning "
+                "rates at which the seed trained, three at least",
+                ("lr_grid",),
+                low=0.8,
+                high=1.2,
+            ),
+            Part(
+                f"beta_level_{regime}",
+                partial(_of_betas, _beta_level, regime),
+                f"beta x lr / 2, {name}: geometric mean of the same",
+                ("lr_grid",),
+                kind="ratio",
+                low=A_FIFTH,
+                high=1 / A_FIFTH,
+            ),
+        )
+    ),
+    margin=f"Slope 1 within a fifth, and a level of 1. {BY_A_FIFTH}",
+    fairness=(
+        "Short runs may not have reached the edge of stability.",
+        "The step sizes of beta scale with the rate, which by itself makes for a slope towards 1.",
+        "Cohen et al. train on the full batch; along the gradient of a mini-batch it is batch sharpness that "
+        "settles at 2/lr (Andreyev & Beneventano 2024).",
+    ),
+    figures=("scan",),
+)
+
+BEARS_LARGER_RATES = Claim(
+    id="14",
+    statement="BN tolerates learning rates at least four times as large.",
+    by=f"{IOFFE}; {SANTURKAR}; {BJORCK}",
+    where="I&S section 3.3; S section 2, Fig. 1; B section 3",
+    parts=(
+        Part(
+            "largest_lr",
+            _largest_lr,
+            "largest learning rate of the grid at which a run ends off chance (training accuracy at least twice "
+            "it), with BN / without",
+            ("lr_grid",),
+            kind="ratio",
+            low=2**1.5,
+        ),
+    ),
+    margin="S: 0.5 works with BN and not without, 0.1 with both. Between the factors 2 and 4 of the grid: 2.83.",
+    fairness=(
+        "At a short budget an accuracy of 50 % (the usual bar) measures speed; being off chance measures training.",
+        "Where BN trains at the largest rate of the grid the ratio is a lower bound.",
+        "Powers of two are far from a normal distribution.",
+    ),
+    figures=("scan",),
+)
+
+THE_RATE_IS_THE_BENEFIT = Claim(
+    id="15",
+    statement="The benefit of BN is the learning rate: at the largest the network without bears it is no better.",
+    by=BJORCK,
+    where="B section 3, Fig. 1",
+    disputed_by=f"{IOFFE}; {SANTURKAR}",
+    parts=(
+        Part(
+            "test_at_small_lr",
+            _test_at_small_lr,
+            "final test accuracy with BN minus without, at the largest learning rate of the grid at which the "
+            "network without BN trains with every seed",
+            ("lr_grid",),
+            unit="points",
+            low=-1,
+            high=1,
+            above=f"{IOFFE}; {SANTURKAR}",
+        ),
+    ),
+    margin="As good as: within one point; Bjorck's own curves differ by 0.7 (81.3 and 82 %).",
+    fairness=(
+        "Bjorck et al. train to the end; at a short budget speed counts as well.",
+        "That rate may be the best one of BN too: then this is the measurement of 1b.",
+    ),
+    figures=("scan",),
+)

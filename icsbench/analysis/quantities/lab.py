@@ -1,0 +1,62 @@
+"""The rows of a lab as arrays."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icsbench.analysis.groups import Group, NotMeasured
+from icsbench.record import schema
+from icsbench.record.reader import Run
+
+
+@dataclass(frozen=True, eq=False)
+class LabRows:
+    """The m rows of one run of a lab, a column of shape (m,) for each key, ``step`` among them.
+
+    A column of numbers is of floats, NaN where a row lacks the key; one that holds anything else is of objects, None
+    where a row lacks it.
+    """
+
+    run: Run
+    columns: dict[str, NDArray[Any]]
+
+    def __getitem__(self, key: str) -> NDArray[Any]:
+        """A column.
+
+        :raises NotMeasured: no row of the run has the key.
+        """
+        if key not in self.columns:
+            raise NotMeasured(f"{self.run.path / schema.METRICS}: no row has {key}")
+        return self.columns[key]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The seed and the keys of each row; what a row lacks is not among them."""
+        for row in self.run.metrics.rows:
+            yield {"seed": self.run.seed} | row
+
+
+def lab_rows(group: Group) -> list[LabRows]:
+    """The rows of each run of a group, in the order of its conditions and seeds.
+
+    :raises NotMeasured: no run has a row.
+    :raises IcsbenchError: a record is damaged.
+    """
+    runs = [run for condition in group.conditions for run in condition.runs if run.metrics.rows]
+    if not runs:
+        raise NotMeasured(f"{group.name}: no run has a row")
+    return [LabRows(run, _columns(run.metrics.rows)) for run in runs]
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    return {key: _column([row.get(key) for row in rows]) for key in dict.fromkeys(key for row in rows for key in row)}
+
+
+def _column(values: list[Any]) -> NDArray[Any]:
+    if all(value is None or isinstance(value, int | float) for value in values):
+        return np.array(values, np.float64)
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column

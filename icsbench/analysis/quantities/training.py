@@ -1,0 +1,97 @@
+"""Accuracy and loss while a network is trained."""
+
+import math
+
+import numpy as np
+
+from icsbench.analysis.groups import Group, NotMeasured
+from icsbench.analysis.quantities.curves import Curve, diverged_curve, has_key, recorded_curve
+from icsbench.analysis.statistics import Floats, geometric_mean
+from icsbench.record import schema
+from icsbench.record.reader import Run
+
+TEST_ACCURACY_BATCH_ON = schema.accuracy("test", "batch-on")
+
+_FIRST_OF_LAST = 0.9
+
+
+def accuracy_curves(group: Group) -> list[Curve]:
+    """Training accuracy, test accuracy, and test accuracy on batch statistics with noise on, where it was measured."""
+    curves: list[Curve] = []
+    for condition in group.single_conditions:
+        for quantity in (schema.TRAIN_ACCURACY, schema.TEST_ACCURACY, TEST_ACCURACY_BATCH_ON):
+            if has_key(condition.trained, quantity):
+                curves.append(recorded_curve(condition, condition.trained, quantity, quantity))
+            for run in condition.diverged:
+                curve = diverged_curve(condition, run, quantity)
+                if len(curve.steps):
+                    curves.append(curve)
+    if not curves:
+        raise NotMeasured("no run has an accuracy in its metrics.jsonl")
+    return curves
+
+
+def chance_of(run: Run) -> float:
+    """Accuracy of guessing, a fraction.
+
+    :raises NotMeasured: the run has no classes.
+    """
+    if run.regression:
+        raise NotMeasured("a regression has no accuracy")
+    return run.chance
+
+
+def accuracy_to_the_end(run: Run) -> tuple[Floats, Floats]:
+    """Steps and training accuracy of one run, to its last step; from where it diverged on, that of chance.
+
+    :raises NotMeasured: the run has no training accuracy.
+    """
+    steps, accuracy = run.metrics.series(schema.TRAIN_ACCURACY)
+    if not len(steps):
+        raise NotMeasured(f"{run.path} has no {schema.TRAIN_ACCURACY}")
+    diverged = run.summary.get("diverged_at")
+    if diverged is None:
+        return steps.astype(float), accuracy
+    total, every = int(run.setting("steps")), int(run.setting("log_every", 10))
+    after = np.arange(steps[-1] + every, total + 1, every, dtype=float)
+    accuracy = np.where(steps > diverged, chance_of(run), accuracy)
+    return np.concatenate([steps, after]), np.concatenate([accuracy, np.full(len(after), chance_of(run))])
+
+
+def last_tenth(run: Run) -> float:
+    """Training accuracy, the mean over the rows of the last tenth of the steps; from where it diverged on, chance."""
+    steps, accuracy = accuracy_to_the_end(run)
+    return float(accuracy[steps > _FIRST_OF_LAST * int(run.setting("steps"))].mean())
+
+
+def first_step(run: Run, accuracy: float) -> float:
+    """The step at which training accuracy, a fraction, first was at least this; infinite where it never was.
+
+    :raises NotMeasured: the run has no training accuracy.
+    """
+    steps, values = accuracy_to_the_end(run)
+    there = steps[values >= accuracy]
+    return float(there[0]) if len(there) else math.inf
+
+
+def left_chance(run: Run) -> float:
+    """The step at which training accuracy first was ``LEFT_CHANCE`` times chance; infinite where it never was.
+
+    :raises NotMeasured: the run has no training accuracy.
+    """
+    return first_step(run, schema.LEFT_CHANCE * chance_of(run))
+
+
+def trains(run: Run) -> bool:
+    """Whether a run ends off chance: it did not diverge, and its last tenth is ``LEFT_CHANCE`` times chance or more.
+
+    :raises NotMeasured: the run has no training accuracy.
+    """
+    return run.status != "diverged" and last_tenth(run) >= schema.LEFT_CHANCE * chance_of(run)
+
+
+def final_loss(run: Run) -> float:
+    """Training loss, the geometric mean over the rows of the last tenth of the steps; NaN where the run diverged."""
+    steps, loss = run.metrics.series(schema.TRAIN_LOSS)
+    late = loss[steps > _FIRST_OF_LAST * int(run.setting("steps"))]
+    return math.nan if run.status == "diverged" else geometric_mean(map(float, late))

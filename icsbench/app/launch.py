@@ -1,0 +1,106 @@
+"""The Hydra application behind ``icsbench train`` and ``icsbench sweep``."""
+
+import contextlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from icsbench import terminal
+from icsbench.app.compose import check_sweep, prepare_hydra
+from icsbench.app.errors import asking_hydra
+from icsbench.app.folders import CONFIG_DIR
+from icsbench.app.lab import run_lab
+from icsbench.app.overrides import as_typed
+from icsbench.app.progress import Lines, ending, say, who
+from icsbench.config import Config, resolve
+from icsbench.errors import IcsbenchError
+from icsbench.record.writer import folder_of
+
+_SHOWING = {"-c", "--cfg", "-h", "--help", "--hydra-help", "-i", "--info", "-sc", "--shell-completion", "--version"}
+
+failures: list[str] = []
+"""Error lines of the jobs that failed, gathered by :func:`launch`."""
+
+
+@hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")
+def task(composed: DictConfig) -> float | None:
+    """Make one run; return the validation accuracy that a sweeper may maximise (None of a lab, or where it failed)."""
+    hydra_config = HydraConfig.get()
+    multirun = hydra_config.mode == RunMode.MULTIRUN
+    in_pool = multirun and "joblib" in hydra_config.launcher["_target_"].lower()
+    if in_pool:
+        terminal.prepare()
+    try:
+        config = resolve(composed)
+        summary = _run(config, in_pool)
+    except IcsbenchError as error:
+        line = str(error)
+        if not multirun:
+            failures.append(line)
+            return None
+        job = f"{' '.join(hydra_config.overrides.task)}: {line}"
+        error_file = Path(hydra_config.sweep.dir) / f"{hydra_config.job.num}.error"
+        error_file.write_text(job, encoding="utf-8", errors="surrogateescape")
+        return None
+    say(f"{who(config)}: {ending(summary)}; record {folder_of(config)}")
+    return next(iter(summary.get("val/accuracy", {}).values()), None)
+
+
+def _run(config: Config, in_pool: bool) -> dict[str, Any]:
+    if config.lab is not None:
+        return run_lab(config, in_pool=in_pool)
+    from icsbench import training
+
+    show = Lines(config, parent=os.getppid() if in_pool else None)
+    return training.run(config, threads=1 if in_pool else None, show=show)
+
+
+class SweepOutcome(Callback):
+    """Gathers the error lines of a sweep's jobs, whatever process or machine ran them, and tidies up behind it."""
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Read what the failed jobs left in the sweep's folder; remove the folder where there is nothing to keep."""
+        folder = Path(config.hydra.sweep.dir)
+        left = sorted(folder.glob("*.error"), key=lambda path: int(path.stem))
+        failures.extend(path.read_text(encoding="utf-8", errors="surrogateescape") for path in left)
+        if not left:
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            for empty in [*(path for path in folder.iterdir() if path.is_dir()), folder, folder.parent]:
+                with contextlib.suppress(OSError):  # what a launcher left there stays
+                    empty.rmdir()
+
+
+def launch(arguments: list[str]) -> None:
+    """Hand ``arguments`` (overrides and Hydra flags) to Hydra, as if they had been typed behind its own command.
+
+    Of a sweep (with ``hydra.mode=MULTIRUN``) every value is checked before the first job starts.
+
+    :raises IcsbenchError: the arguments or a job failed; one line per failed job.
+    """
+    failures.clear()
+    argv = sys.argv
+    with asking_hydra():
+        prepared = as_typed(arguments)
+        flags = {argument.partition("=")[0] for argument in prepared if argument.startswith("-")}
+        if "hydra.mode=MULTIRUN" in prepared:
+            if not flags:
+                check_sweep(prepared)
+            if not flags & _SHOWING:
+                prepared.append("--multirun")  # Hydra takes a mode that it cannot compose for that of a single run
+        # Hydra finds overrides only where they stand side by side, so the flags (and their values) go behind them.
+        sys.argv = ["icsbench", *sorted(prepared, key=lambda a: a.startswith("-") or not re.match(r"~|[^=]*=", a))]
+        prepare_hydra()
+        try:
+            task()
+        finally:
+            sys.argv = argv
+    if failures:
+        raise IcsbenchError("\nicsbench: ".join(failures))

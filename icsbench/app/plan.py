@@ -1,0 +1,133 @@
+"""What ``icsbench reproduce`` is to do: which studies, and what they would cost."""
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icsbench.app.compose import check_sweep, composed, jobs
+from icsbench.app.errors import asking_hydra
+from icsbench.app.folders import content, options
+from icsbench.app.overrides import as_typed, sweeps
+from icsbench.errors import IcsbenchError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``icsbench reproduce`` is to do: the studies, in order, and the overrides that all of them take."""
+
+    studies: tuple[str, ...]
+    overrides: tuple[str, ...]
+    results: Path
+    scale: str
+    named: bool
+    """Whether the studies were named."""
+
+    def print_costs(self, console: Any, serves: Callable[[str], list[str]]) -> None:
+        """Print each study, of the named ones if any were, with its runs, claims (``serves``) and measured cost here.
+
+        A few steps of each network are timed, with the threads that a run of the pool has.
+        """
+        import torch
+
+        from icsbench.training.cost import seconds_of_run
+        from icsbench.training.environment import dataset_of
+
+        default = _afforded(self.scale)
+        timed: dict[str, float] = {}
+        for study in self.studies if self.named else options("experiment"):
+            try:
+                with asking_hydra():
+                    runs_of, processes = jobs([f"experiment={study}", *self.overrides])
+                if processes > 1:
+                    torch.set_num_threads(1)
+                seconds = 0.0
+                for config, count in runs_of:
+                    if config.lab is not None:
+                        raise IcsbenchError("the runs of a lab are not timed")
+                    key = repr(sorted(item for item in config.identity().items() if item[0] != "optim.lr"))
+                    if key not in timed:
+                        timed[key] = seconds_of_run(config, dataset_of(config))
+                    seconds += count * timed[key]
+                cost = _duration(seconds / processes)
+                runs = str(sum(count for _, count in runs_of))
+            except IcsbenchError as error:
+                cost, runs = f"cannot be said ({error})", "?"
+            served = ", ".join(serves(study)) or "none"
+            mark = "*" if study in default else " "
+            line = f"{mark} {study:<14} {runs:>3} runs, {cost:<10} claims {served}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"* run by icsbench reproduce scale={self.scale} without names; times are for all runs, measured on a few "
+            "steps of each network",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def plan_of(arguments: list[str]) -> Plan:
+    """The plan for names of studies and overrides, in any order.
+
+    :raises IcsbenchError: a study that is not there, a flag, overrides that name several results folders or scales, or
+        that do not fit a study.
+    """
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise IcsbenchError(f"reproduce takes names of studies and overrides; {argument} goes with icsbench sweep")
+        if re.match(r"\+*experiment=", argument):
+            study = argument.partition("=")[2]
+            raise IcsbenchError(f"reproduce takes the names of studies as they are: icsbench reproduce {study}")
+        if argument.startswith("scale=") and sweeps(argument):
+            raise IcsbenchError(f"{argument} names several; a report is on one scale")
+    studies = options("experiment")
+    names = [argument for argument in arguments if re.fullmatch(r"[\w-]*", argument)]
+    overrides = as_typed([argument for argument in arguments if argument not in names])
+    for name in names:
+        if name not in studies:
+            close = difflib.get_close_matches(name, studies, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(studies)}"
+            raise IcsbenchError(f"no study {name!r}; {hint}")
+    with asking_hydra():
+        config = composed([a for a in overrides if re.match(r"\+*(results|scale)=", a)])
+        chosen = tuple(dict.fromkeys(names)) or _afforded(config.scale)
+    refused = {study: line for study in chosen if (line := _refusal([f"experiment={study}", *overrides]))}
+    if refused:
+        study, line = next(iter(refused.items()))
+        if len(refused) < len(chosen):
+            raise IcsbenchError(f"study {study}: {line}; name those it is for")
+        raise IcsbenchError(line if line == _refusal(overrides) else f"study {study}: {line}")
+    return Plan(chosen, tuple(overrides), Path(config.results), config.scale, bool(names))
+
+
+def _afforded(scale: str) -> tuple[str, ...]:
+    """The studies that a scale affords, in the order that they declare; all, where none says anything of that scale."""
+    studies = options("experiment")
+    places = {study: place for study in studies if (place := _place(study, scale)) is not None}
+    return tuple(sorted(places, key=lambda study: places[study])) or studies
+
+
+def _place(study: str, scale: str) -> int | None:
+    """The place of a study in the order of a scale that affords it, as its own YAML file declares."""
+    found: Any = content("experiment", study)
+    for key in ("study", "affords", scale):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, int) else None
+
+
+def _refusal(overrides: list[str]) -> str | None:
+    """The line with which a sweep is refused, None where it can be configured."""
+    try:
+        with asking_hydra():
+            check_sweep(overrides)
+    except IcsbenchError as error:
+        return str(error)
+    return None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

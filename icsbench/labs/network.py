@@ -1,0 +1,79 @@
+"""The network of a training, for the labs that are about one: untrained, and as its run leaves it."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from icsbench.config import Config
+from icsbench.errors import IcsbenchError
+from icsbench.record.writer import folder_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from icsbench.data import Dataset
+    from icsbench.training.task import Task
+
+
+class Network:
+    """The network of ``config``, a training, on the CPU (float64 is slow on most GPUs, and missing on some).
+
+    :param train: makes the record of a training, unless it is there already; returns its summary.
+    """
+
+    def __init__(self, config: Config, train: Callable[[Config], dict[str, Any]]) -> None:
+        self.config = config
+        self._train = train
+
+    @cached_property
+    def dataset(self) -> "Dataset":
+        """The data of the run.
+
+        :raises IcsbenchError: they are not there, or cannot be read.
+        """
+        from icsbench.training.environment import dataset_of
+
+        return dataset_of(self.config)
+
+    @cached_property
+    def task(self) -> "Task":
+        """Batches and loss of the run.
+
+        :raises IcsbenchError: the data do not hold a batch.
+        """
+        import torch
+
+        from icsbench.training.task import Task
+
+        return Task(self.config, self.dataset, torch.device("cpu"))
+
+    @cached_property
+    def initial(self) -> "dict[str, Tensor]":
+        """The parameters before the first update, by name."""
+        return {name: parameter.detach().clone() for name, parameter in self.untrained().named_parameters()}
+
+    def untrained(self) -> "nn.Module":
+        """A new copy of the network before the first update."""
+        from icsbench.training import build_model
+
+        return build_model(self.config, self.dataset.num_classes)
+
+    def trained(self) -> "tuple[nn.Module, int]":
+        """A new copy of the network after the last update, and the number of updates; the run is made if need be.
+
+        :raises IcsbenchError: the run cannot be made, has diverged, or has lost its checkpoint.
+        """
+        import torch
+
+        from icsbench.training import checkpoint
+
+        summary = self._train(self.config)
+        folder = folder_of(self.config)
+        if summary["diverged_at"] is not None:
+            raise IcsbenchError(f"{folder} diverged, so there is no trained network; try a smaller optim.lr")
+        path = folder / "checkpoint.pt"
+        if not path.exists():
+            raise IcsbenchError(f"{path} is missing; delete the folder to train the run again")
+        network = self.untrained()
+        network.load_state_dict(checkpoint.load(path, self.config, torch.device("cpu"))["model"])
+        return network, summary["steps"]

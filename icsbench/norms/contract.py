@@ -1,0 +1,97 @@
+"""What a norm is: the contract of its members, and how their modules are found in a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from icsbench.options import Options
+
+
+class Look(NamedTuple):
+    """How a norm shows in tables and figures."""
+
+    label: str
+    order: float
+    """Where it stands among the others: smaller is earlier."""
+    color: str
+    """As ``#rrggbb``."""
+    linestyle: str | tuple[float, tuple[float, ...]]
+    """``-``, or matplotlib's ``(offset, (on, off, ...))`` in points."""
+    marker: str
+    """A marker of matplotlib."""
+
+
+class Place(NamedTuple):
+    """A place for a norm: behind the transform of a layer and ahead of its nonlinearity."""
+
+    index: int
+    """Which of the network's places this is, from 0, in forward order."""
+    count: int
+    """How many places the network has."""
+    features: int
+    """Channels of the transform's output."""
+    dimensions: int
+    """1 for vectors ``(N, features)``, 2 for feature maps ``(N, features, H, W)``."""
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the first place of the network."""
+        return self.index == 0
+
+    @property
+    def last(self) -> bool:
+        """Whether it is the last place of the network."""
+        return self.index == self.count - 1
+
+
+NormLayer = Callable[[nn.Module, Place], tuple[nn.Module, nn.Module]]
+"""``(transform, place) -> (transform, module behind it)``: what a network applies at each of its places."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm, that is, a regime under which networks are trained.
+
+    ``layer(options, transform, place)`` is called once for each place of a network, in forward order, when the
+    transform (``nn.Linear`` or ``nn.Conv2d``) has its initial weights. It returns the transform and the module behind
+    it. A norm of activations returns the transform as it is; a norm of weights parametrizes it
+    (``torch.nn.utils.parametrize``) or returns a module around it, with ``nn.Identity()`` behind; one may do both.
+    Parameters that it adds have the values that it gives them; torch's default random stream is a function of the seed
+    while it is called.
+
+    The modules that it makes are found by what they can do:
+
+    - One that keeps running statistics has ``reset_running_stats()``, and ``momentum``, where None stands for the plain
+      average over the batches since the reset. In training mode it normalizes by the batch and updates the statistics,
+      in eval mode it normalizes by them.
+    - One that draws random numbers has ``generator``, which the trainer sets to a stream of its own, and ``noise``:
+      None for noise in training mode only, True or False where an evaluation protocol forces it.
+    """
+
+    name: str
+    look: Look
+    layer: Callable[[Any, nn.Module, Place], tuple[nn.Module, nn.Module]]
+    options: type[Options] = Options
+    keeps_statistics: bool = False
+    """Whether it keeps running statistics, so that the evaluation protocols running, recalibrated and batch differ."""
+    draws_noise: bool = False
+    """Whether it draws random numbers, so that noise on and off differ."""
+
+    def bound(self, options: Options) -> NormLayer:
+        """The norm with its options, as a network takes it."""
+        return partial(self.layer, options)
+
+
+def batch_norms(model: nn.Module) -> list[Any]:
+    """The modules of ``model`` that keep running statistics, in module order; see :class:`Norm`."""
+    return [m for m in model.modules() if hasattr(m, "reset_running_stats") and hasattr(m, "momentum")]
+
+
+def noise_modules(model: nn.Module) -> list[Any]:
+    """The modules of ``model`` that draw noise, in module order; see :class:`Norm`."""
+    return [m for m in model.modules() if hasattr(m, "noise") and hasattr(m, "generator")]

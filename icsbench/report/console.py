@@ -1,0 +1,151 @@
+"""Tables on the console: verdicts, the claims, results, what updates did, and the runs."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from icsbench.analysis.claims.contract import Claim
+from icsbench.analysis.quantities.optimisation import optimisation_table
+from icsbench.analysis.tables import BASELINE_PROTOCOL, result_table
+from icsbench.analysis.verdicts import Outcome, Verdict
+from icsbench.record.reader import Run
+from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY, TRAIN_LOSS
+from icsbench.report import words
+from icsbench.report.cells import TableCells, loss_cell, results_in_cells, updates_in_cells
+
+_COLOURS: dict[Outcome, str] = {
+    "supported": "green",
+    "contradicted": "red",
+    "inconclusive": "yellow",
+    "not measured": "dim",
+}
+
+
+def print_claims(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Print a row per claim, coloured by verdict."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "verdict"):
+        table.add_column(Text(name), no_wrap=True)
+    for name in ("claim", "measured"):
+        table.add_column(Text(name), ratio=1)
+    for v in verdicts:
+        measured = words.effects(v)
+        if v.n:
+            measured.append(f"{v.n} seeds" + ("" if math.isnan(v.p_holm) else f", p {v.p_holm:.2g} (Holm)"))
+        if v.disagree:
+            measured.append(f"sign flips disagree (p {v.p_sign_flip:.2g})")
+        if v.speaks_for:
+            measured.append(f"speaks for {v.speaks_for}")
+        verdict = Text(words.outcome(v).replace(" (", "\n  ("), style=_COLOURS[v.verdict])
+        table.add_row(Text(v.claim.id), verdict, Text(v.claim.statement), Text("\n".join(filter(None, measured))))
+    console.print(table)
+    console.print()
+    for line in (words.summary_line(verdicts), "icsbench claims RESULTS --explain ID shows one in full."):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_catalogue(console: Console, claims: Sequence[Claim]) -> None:
+    """Print every claim: who makes it, who disputes it, and which studies measure it."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "claim", "by", "disputed by", "study"):
+        table.add_column(Text(name), overflow="fold")
+    for claim in claims:
+        study = ", ".join(claim.studies) or "none yet"
+        table.add_row(*(Text(cell) for cell in (claim.id, claim.statement, claim.by, claim.disputed_by, study)))
+    console.print(table)
+
+
+def print_results(console: Console, runs: Sequence[Run]) -> None:
+    """Print ``result_table``: for each group its results and its test protocols; then a line on unfinished runs."""
+    for title, tables in results_in_cells(result_table(runs)):
+        console.print(title, markup=False, highlight=False)
+        for table in tables:
+            console.print(_table(table, left={"regime", "outcome"}))
+            console.print()
+    unfinished = [run for run in runs if not run.finished]
+    if unfinished:
+        console.print(f"not counted: {len(unfinished)} of {len(runs)} runs, not finished (icsbench runs lists them)")
+
+
+def print_updates(console: Console, runs: Sequence[Run]) -> None:
+    """Print ``optimisation_table``, a column per regime; nothing where it has no rows."""
+    for title, tables in updates_in_cells(optimisation_table(runs)):
+        console.print(title, markup=False, highlight=False)
+        for heading, table in tables:
+            console.print(heading, markup=False, highlight=False)
+            console.print(_table(table, left={table.header[0]}))
+            console.print()
+
+
+def print_runs(console: Console, runs: Sequence[Run]) -> None:
+    """Print one line per run: regime, seed, status, steps done of steps, accuracies in per cent, path, error.
+
+    Test accuracy is that of running statistics with noise off. An unfinished run shows its latest accuracies, a
+    regression its training loss instead. Paths are relative to the folder that the runs have in common, which the
+    heading names.
+    """
+    common = Path(os.path.commonpath([run.path.parent for run in runs]))
+    columns: dict[str, Callable[[Run], str]] = {
+        "regime": lambda run: run.regime,
+        "seed": lambda run: str(run.seed),
+        "status": lambda run: run.status,
+        "step": lambda run: f"{_step(run)}" + ("" if run.kind == "lab" else f"/{run.setting('steps', '?')}"),
+    }
+    if not all(run.regression for run in runs):
+        columns |= {
+            "train %": lambda run: _percent(run.train_accuracy if run.finished else _latest(run, TRAIN_ACCURACY)),
+            "test %": lambda run: _percent(_test_accuracy(run)),
+        }
+    if any(run.regression for run in runs):
+        columns["train loss"] = _loss
+    columns[f"in {common}"] = lambda run: str(run.path.relative_to(common))
+    if any(run.error for run in runs):
+        columns["error"] = lambda run: run.error or ""
+    body = [[cell(run) for cell in columns.values()] for run in runs]
+    console.print(_table(TableCells([*columns], body), left={"regime", "status", f"in {common}", "error"}))
+
+
+def _table(table: TableCells, left: set[str]) -> Table:
+    """The columns named in ``left`` are set to the left, the others to the right."""
+    shown = Table(box=None, pad_edge=False)
+    for name in table.header:
+        shown.add_column(Text(name), justify="left" if name in left else "right", overflow="fold")
+    for cells in table.body:
+        shown.add_row(*(Text(cell.replace(" ± ", "±")) for cell in cells))
+    return shown
+
+
+def _step(run: Run) -> int:
+    if not run.finished or run.kind == "lab":
+        return run.metrics.last_step
+    at = run.summary.get("diverged_at")
+    return int(run.summary["steps"] if at is None else at)
+
+
+def _loss(run: Run) -> str:
+    """The training loss of a regression; empty for any other run."""
+    if not run.regression:
+        return ""
+    if not run.finished:
+        latest = _latest(run, TRAIN_LOSS)
+        return loss_cell(latest) if math.isfinite(latest) else ""
+    loss = run.summary.get(TRAIN_LOSS)
+    return loss_cell(math.nan if loss is None else float(loss))
+
+
+def _test_accuracy(run: Run) -> float:
+    return run.test_accuracy.get(BASELINE_PROTOCOL, math.nan) if run.finished else _latest(run, TEST_ACCURACY)
+
+
+def _latest(run: Run, key: str) -> float:
+    _, values = run.metrics.series(key)
+    return values[-1] if len(values) else math.nan
+
+
+def _percent(fraction: float) -> str:
+    return "" if math.isnan(fraction) else f"{fraction * 100:.1f}"

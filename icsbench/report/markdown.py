@@ -1,0 +1,55 @@
+"""Tables as Markdown: verdicts, results, and what updates did."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from icsbench.analysis.verdicts import Verdict, used_of
+from icsbench.report import words
+from icsbench.report.cells import TableCells, results_in_cells, updates_in_cells
+
+
+def claims_as_markdown(verdicts: Sequence[Verdict]) -> str:
+    """The verdicts as a table, and below it the facts of the studies that they come from."""
+    body = [
+        [
+            v.claim.id,
+            v.claim.statement,
+            v.claim.by,
+            words.outcome(v) + ("; sign flips disagree" if v.disagree else ""),
+            v.speaks_for,
+            "; ".join(words.effects(v)),
+            str(v.n) if v.n else "",
+            "" if math.isnan(v.p_holm) else f"{v.p_holm:.2g}",
+        ]
+        for v in verdicts
+    ]
+    header = ["", "claim", "by", "verdict", "speaks for", "effect [95 %]", "seeds", "p (Holm)"]
+    groups = used_of(finding for v in verdicts for finding in v.findings)
+    facts = [f"{group.name}: {group.facts}. Made by {group.provenance}." for group in groups]
+    table = _table(TableCells(header, body), left=6)
+    return f"{words.summary_line(verdicts)}\n\n{table}\n" + "".join(f"- {fact}\n" for fact in facts)
+
+
+def results_as_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of ``result_table``: of each group its facts, results, protocols, and what made them."""
+    made = {row["group"]: row["provenance"] for row in rows}.values()
+    return "\n".join(
+        f"{title}\n\n" + "".join(_table(table) + "\n" for table in tables) + f"Made by {provenance}.\n"
+        for (title, tables), provenance in zip(results_in_cells(rows), made, strict=True)
+    )
+
+
+def updates_as_markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of ``optimisation_table``: of each group its facts, and a table per learning rate and window."""
+    return "\n".join(
+        f"{title}\n\n" + "\n".join(f"{heading}\n\n{_table(table)}" for heading, table in tables)
+        for title, tables in updates_in_cells(rows)
+    )
+
+
+def _table(table: TableCells, left: int = 1) -> str:
+    """The first columns are set to the ``left``, the others to the right."""
+    rule = ["---"] * left + ["---:"] * (len(table.header) - left)
+    names = [name.replace("recal.", "recalibrated").replace("\n", ", ") for name in table.header]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in (names, rule, *table.body))

@@ -1,0 +1,105 @@
+"""Findings and verdicts in words, for every kind of output."""
+
+import math
+from collections.abc import Sequence
+
+from icsbench.analysis.claims.contract import Part
+from icsbench.analysis.verdicts import Finding, Outcome, Verdict
+
+SYMBOLS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not measured": "–"}
+
+
+def outcome(verdict: Verdict) -> str:
+    """A verdict in a cell of a table: its symbol, and how many seeds would probably settle an open one."""
+    settled = f" (about {verdict.seeds_needed} seeds)" if verdict.seeds_needed else ""
+    return f"{SYMBOLS[verdict.verdict]} {verdict.verdict}{settled}"
+
+
+def effect(finding: Finding) -> str:
+    """Mean and interval of a part: ``×0.84 [0.8, 0.9]`` for a ratio, ``+3.1 [2, 4] points``; empty without values."""
+    if finding.missing or not finding.values:
+        return ""
+    mean, low, high, n = finding.interval
+    sign = "×" if finding.part.kind == "ratio" else ""
+    form = "+.1f" if finding.part.unit == "points" else ".3g" if finding.part.kind == "ratio" else ".4f"
+    bounds = f" [{low:{form}}, {high:{form}}]" if n > 1 else ""
+    return f"{sign}{mean:{form}}{bounds}{_unit(finding.part)}"
+
+
+def effects(verdict: Verdict) -> list[str]:
+    """The effect of each part, a dash for one without; nothing where no part has one."""
+    found = [effect(finding) for finding in verdict.findings]
+    return [of_part or "–" for of_part in found] if any(found) else []
+
+
+def region(part: Part) -> str:
+    """The region of a part: ``below ×0.8``, ``between -2 and 2 points``."""
+    sign = "×" if part.kind == "ratio" else ""
+    unit = _unit(part)
+    low, high = f"{sign}{part.low:.3g}", f"{sign}{part.high:.3g}"
+    lowest = -math.inf if part.kind == "value" else 0.0
+    if part.low <= lowest:
+        return f"below {high}{unit}"
+    return f"above {low}{unit}" if math.isinf(part.high) else f"between {low} and {high}{unit}"
+
+
+def _unit(part: Part) -> str:
+    return (f" {part.unit}" if part.unit else "") + (f" per {part.per}" if part.per else "")
+
+
+def summary_line(verdicts: Sequence[Verdict]) -> str:
+    """How many of the claims came out how, and at what scale."""
+    counts = [f"{sum(v.verdict == outcome for v in verdicts)} {outcome}" for outcome in SYMBOLS]
+    scales = " and ".join(sorted({verdict.scale for verdict in verdicts if verdict.scale}))
+    return f"{len(verdicts)} claims: {', '.join(counts)}" + (f"; at scale {scales}" if scales else "")
+
+
+def explain(verdict: Verdict) -> str:
+    """One claim in full, with the arithmetic."""
+    claim = verdict.claim
+    lines = [
+        f"Claim {claim.id}: {claim.statement}",
+        f"Claimed by {claim.by}: {claim.where}"
+        + (f"; disputed by {claim.disputed_by}" if claim.disputed_by else "")
+        + ".",
+    ]
+    for number, finding in enumerate(verdict.findings, 1):
+        lines += ["", f"Part {number}: {finding.part.what}.", f"  claimed: {region(finding.part)}"]
+        lines += [f"  {line}" if line else "" for line in _explained(finding)]
+    if claim.parts:
+        lines += ["", f"Why this bound: {claim.margin}", *(f"Note: {note}" for note in claim.fairness)]
+    if not math.isnan(verdict.p):
+        lines.append(
+            f"p of the claim: {verdict.p:.3g} (sign flips {verdict.p_sign_flip:.3g}); after Holm {verdict.p_holm:.3g}"
+        )
+        if verdict.disagree:
+            lines.append("The t-test and the exact permutation disagree at 0.05: what comes out leans on normality.")
+    where = f" at scale {verdict.scale}" if verdict.scale else ""
+    against = claim.disputed_by if verdict.verdict == "supported" else claim.by
+    speaks = f", which speaks for {verdict.speaks_for}" if verdict.speaks_for else ""
+    speaks += f" and against {against}" if speaks and against else ""
+    lines += ["", f"Verdict: {verdict.verdict}{where}{speaks}. Because: {verdict.reason}."]
+    if verdict.command:
+        lines.append(f"Command: {verdict.command}")
+    return "\n".join(lines)
+
+
+def _explained(finding: Finding) -> list[str]:
+    """What was measured of one part: values per seed, effect, and p-values."""
+    if finding.missing:
+        return [f"not measured: {finding.missing}"]
+    values = ", ".join(f"{seed}: {value:.4g}" for seed, value in finding.values.items())
+    lines = [f"measured on: {finding.group.facts}" if finding.group else ""]
+    lines += [f"found: {finding.note}"] if finding.note else []
+    lines += [f"per seed: {values}"] if values else []
+    lines += [f"left out: seed {seed} ({why})" for seed, why in finding.left_out.items()]
+    if not finding.values:
+        return lines
+    unit = "log ratio" if finding.part.kind == "ratio" else finding.part.unit or "value"
+    lines.append(f"mean over {len(finding.values)} seeds [95 % t-interval]: {effect(finding)}")
+    for name, place in (("Student's t", finding.place), ("exact sign flips", finding.sign_flip)):
+        lines.append(
+            f"one-sided p by {name}, of the mean {unit}: inside {place.inside:.3g}, below {place.below:.3g}, "
+            f"above {place.above:.3g}"
+        )
+    return lines

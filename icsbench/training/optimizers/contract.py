@@ -1,0 +1,57 @@
+"""What an optimizer is, and what wraps one: the contracts of their members."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer as TorchOptimizer
+
+from icsbench.config import OptimConfig
+from icsbench.members import member
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer: ``build(parameters, options)`` makes one of torch's interface.
+
+    The learning rate of each of its parameter groups is set before every update.
+    """
+
+    name: str
+    build: Callable[[Iterable[nn.Parameter], Any], TorchOptimizer]
+    options: type[OptimConfig] = OptimConfig
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """What acts around the update of any optimizer, such as clipping (before), projection (after) and warm-up.
+
+    ``before`` and ``after`` are called as ``before(optimizer, options)``, where ``optimizer.param_groups`` holds
+    parameters, their gradients and the learning rate of the update. What they keep from one update to the next is in
+    ``optimizer.state[NAME]``, as numbers, tensors, and lists and dictionaries of them: it goes into the checkpoint.
+
+    ``options`` is a dataclass, whose fields are the keys below ``optim.wrap.NAME``; it raises ValueError for a value
+    out of range.
+    """
+
+    name: str
+    options: type
+    before: Callable[[TorchOptimizer, Any], None] | None = None
+    after: Callable[[TorchOptimizer, Any], None] | None = None
+
+    def attach(self, optimizer: TorchOptimizer, options: Any) -> None:
+        """Have it act around every update of the optimizer, behind the wrappers that are attached already."""
+        before, after = self.before, self.after
+        if before is not None:
+            optimizer.register_step_pre_hook(lambda *_: before(optimizer, options))
+        if after is not None:
+            optimizer.register_step_post_hook(lambda *_: after(optimizer, options))
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimConfig) -> TorchOptimizer:
+    """The optimizer of a run, with its wrappers: each acts before the update, and after it, in their order."""
+    optimizer = member("training.optimizers", Optimizer, options.name).build(parameters, options)
+    for name, of in (options.wrap or {}).items():
+        member("training.optimizers", Wrapper, name).attach(optimizer, of)
+    return optimizer
