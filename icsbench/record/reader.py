@@ -311,35 +311,6 @@ class Run:
             )
         return np.split(values, ends[:-1], axis=-1)[paths.index(layer)]
 
-    # Until their callers use the four above.
-
-    @property
-    def layers(self) -> list[Layer]:
-        """``layers_of("shift")``."""
-        return self.layers_of("shift")
-
-    @property
-    def ics_layers(self) -> list[Layer]:
-        """``layers_of("ics")``."""
-        return self.layers_of("ics")
-
-    @cached_property
-    def probe_steps(self) -> list[int]:
-        """``steps_of("shift")``."""
-        return self.steps_of("shift")
-
-    def histogram(self, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Counts (layers, bins) and bin edges (layers, bins + 1) of the pre-activations at a probed step.
-
-        Counts are pooled over the channels of a layer; rows are in the order of ``layers``.
-        """
-        counts, edges = self.arrays("shift", step, "histogram_counts_preactivation", "histogram_edges_preactivation")
-        return counts, edges
-
-    def quantiles(self, step: int, layer: str) -> NDArray[np.float64]:
-        """The 15th, 50th and 85th percentile of the pre-activation of every channel of a layer: (3, channels)."""
-        return self.channels_of("shift", step, "quantiles_preactivation", layer)
-
 
 def load_runs(root: Path) -> list[Run]:
     """Every run at or below ``root``, ordered by folder and seed.
