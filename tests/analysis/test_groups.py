@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -376,6 +377,35 @@ def test_records_from_before_a_setting_are_pooled_with_those_that_have_it_at_its
     assert [len(group.runs) for group in groups_of(tmp_path)] == [2]
     change(tmp_path / "new" / earlier.relative_to(tmp_path / "old").with_name("seed-0"), "optim.momentum", 0.9)
     assert [group.name for group in groups_of(tmp_path)] == ["three_regimes-momentum0.0", "three_regimes-momentum0.9"]
+
+
+def test_seeds_of_an_earlier_folder_and_of_a_later_one_are_one_cell(tmp_path):
+    options = MLP | {"steps": 20, "probes": False}
+    runs = [write_run(tmp_path, "bn", seed, **options) for seed in range(2)]
+    earlier = runs[1].parent.with_name("bn-mlp-w0.125") / "seed-1"
+    earlier.parent.mkdir()
+    runs[1].rename(earlier)
+    for key, value in {"model.width": 0.125, "model.head": "linear", "norm.n_mu": 0.5, "norm.strength": 1.0}.items():
+        change(earlier, key, value)
+    change(runs[0], "study", {"factors": {}})
+    (group,) = groups_of(tmp_path)
+    assert [[run.seed for run in cell.runs] for cell in group.conditions] == [[0, 1]]
+    for key, value in {"eval_every": 7, "norm.eps": 1e-3}.items():
+        before = (earlier / "config.yaml").read_text()
+        change(earlier, key, value)
+        (group,) = groups_of(tmp_path)
+        assert [[run.seed for run in cell.runs] for cell in group.conditions] == [[0], [1]]
+        (earlier / "config.yaml").write_text(before)
+
+
+def test_the_same_seed_twice_is_never_one_cell(tmp_path):
+    run = write_run(tmp_path, "bn", **TINY)
+    copy = run.parent.with_name("copy") / "seed-0"
+    shutil.copytree(run, copy)
+    (group,) = groups_of(tmp_path)
+    assert [len(cell.runs) for cell in group.conditions] == [1, 1]
+    with pytest.raises(NotMeasured, match="2 settings of bn, which must not be pooled"):
+        group.select(norm="bn")
 
 
 def test_options_of_another_network_in_an_earlier_record_divide_nothing(tmp_path):
