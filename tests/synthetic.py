@@ -80,8 +80,15 @@ def write_run(
     updates=(),
     update_every=10,
     alphas=(0.5, 1.0, 2.0, 3.0, 4.0),
+    look=None,
+    network=None,
+    factors=None,
 ):
-    """Write one run directory and return its path; everything is a function of the arguments."""
+    """Write one run directory and return its path; everything is a function of the arguments.
+
+    A regime that is none of ``PROTOCOLS`` trains as bn does. ``look``, ``network``, ``factors``: what later records say
+    of their regime, model and study.
+    """
     model = model or {"name": "vgg16", "width": width, "head": "linear", "init": "glorot"}
     rng = np.random.default_rng([seed, *regime.encode(), int(lr * 1e4)])
     norm = {"name": regime, **(norm or {})}
@@ -101,6 +108,8 @@ def write_run(
         "optim": {"lr": lr, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"},
         "probes": {"shift": probes},
     }
+    if factors is not None:
+        config["study"] = {"factors": factors}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     environment = {
         "icsbench": "0.1.0",
@@ -120,11 +129,13 @@ def write_run(
             "test": 10000,
         },
     }
+    environment |= {key: said for key, said in (("regime", look), ("model", network)) if said is not None}
     (path / "environment.json").write_text(json.dumps(environment))
 
-    final = FINAL[regime] if final is None else final
+    like = regime if regime in PROTOCOLS else "bn"
+    final = FINAL[like] if final is None else final
     final = 0.1 if outcome == "chance" else final + 0.02 * rng.standard_normal()
-    rate = RATE[regime] * np.exp(0.1 * rng.standard_normal()) * steps / 2000
+    rate = RATE[like] * np.exp(0.1 * rng.standard_normal()) * steps / 2000
 
     def accuracy(step, noise):
         value = 0.1 + (final - 0.1) * (1 - np.exp(-step / rate)) + noise * rng.standard_normal()
@@ -149,7 +160,7 @@ def write_run(
             rows.append(row)
     if probes:
         rows += _write_probes(
-            path, regime, [t for t in probe_steps(steps, probe_every) if t <= end], layers, rng, channels
+            path, like, [t for t in probe_steps(steps, probe_every) if t <= end], layers, rng, channels
         )
     if updates:
         loss = FINAL_LOSS[regime] if regression else 2.5 * (1 - final)
@@ -169,7 +180,7 @@ def write_run(
     elif finished:
         trained = [row["train/accuracy"] for row in rows if "train/accuracy" in row]
         test = 0.1 if outcome != "trained" else 0.85 * final
-        drop = {protocol: TEST_DROP.get(protocol, 0.05) * rng.random() for protocol in PROTOCOLS[regime]}
+        drop = {protocol: TEST_DROP.get(protocol, 0.05) * rng.random() for protocol in PROTOCOLS[like]}
         if regime == "noisy_bn":
             drop["running-off"] = 0.55
         summary = {
@@ -180,8 +191,8 @@ def write_run(
             "steps": steps,
             "train/loss": float("nan") if outcome == "diverged" else 2.5 * (1 - trained[-1]),
             "train/accuracy": trained[-1],
-            "test/accuracy": {protocol: test * (1 - drop[protocol]) for protocol in PROTOCOLS[regime]},
-            "val/accuracy": {protocol: test * (1 - drop[protocol]) for protocol in PROTOCOLS[regime]},
+            "test/accuracy": {protocol: test * (1 - drop[protocol]) for protocol in PROTOCOLS[like]},
+            "val/accuracy": {protocol: test * (1 - drop[protocol]) for protocol in PROTOCOLS[like]},
         }
         (path / "summary.json").write_text(json.dumps(summary))
     return path
@@ -290,6 +301,33 @@ def _quantiles(regime, step, units, rng):
     way = far * (1 - np.exp(-step / late))
     middle = way * own[0] + 0.05 * rng.standard_normal(units)
     return middle + np.array([[-1.0], [0.0], [1.0]]) * (0.6 + 0.5 * way * np.abs(own[1]))
+
+
+def write_lab(root, lab="walk", seed=0, *, experiment="walks", label=None, factors=None, finished=True, **options):
+    """Write the record of one run of a lab without data, a row for each of ten steps; returns its path."""
+    tail = "-".join(f"{key}{value}" for key, value in options.items())
+    path = Path(root) / experiment / f"{lab}-{tail}" / f"seed-{seed}"
+    path.mkdir(parents=True)
+    config = {
+        "experiment": experiment,
+        "scale": "demo",
+        "seed": seed,
+        "lab": {"name": lab, **options},
+        "study": {"factors": factors or {}},
+        "steps": 300 + seed,  # of a training, which the lab has none of
+        "norm": {"name": "bn"},
+        "optim": {"lr": 0.1},
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    environment = {"icsbench": "0.1.0", "commit": "0" * 40, "torch": "2.6", "machine": "none", "threads": 1}
+    (path / "environment.json").write_text(
+        json.dumps(environment | ({} if label is None else {"lab": {"label": label}}))
+    )
+    rows = [{"step": step, "walk/distance": float(step + seed)} for step in range(10)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if finished:
+        (path / "summary.json").write_text(json.dumps({"status": "complete", "outcome": "complete"}))
+    return path
 
 
 def write_study(root, regimes=("none", "bn", "noisy_bn"), seeds=6, **options):

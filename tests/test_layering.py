@@ -37,7 +37,7 @@ ALLOWED = {
     "labs": {"errors", "streams", "norms", "probes"},
     "training": {"errors", "atomic", "streams", "config", "record", "tracking", "data", "norms", "models", "probes"},
     "analysis": {"errors", "members", "atomic", "record"},
-    "figures": {"errors", "record", "analysis"},
+    "figures": {"errors", "members", "record", "analysis"},
     "report": {"errors", "record", "analysis", "figures"},
     "hydra_app": {"errors", "terminal", "atomic", "config", "data", "labs", "training"},
     "completion": {"hydra_app"},

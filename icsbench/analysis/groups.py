@@ -18,7 +18,7 @@ _NOT_COMPARED = (
 )
 """Settings that leave alone what a run measures: where and how it is computed, and how often it is looked at."""
 
-_NAMED_FIRST = ("lab", "scale", "data.name", "model.name", "model", "steps", "batch_size", "optim", "data")
+_NAMED_FIRST = ("lab.name", "lab", "scale", "data.name", "model.name", "model", "steps", "batch_size", "optim", "data")
 """The order in which settings are tried to tell apart groups of one experiment; then any other, by its key."""
 
 _UNUSUAL = {
@@ -154,9 +154,9 @@ class Group:
             lr = condition.lr if self.kind == "training" else None
             other = seen.setdefault((condition.regime, lr), condition)
             if other is not condition:
-                where = "" if lr is None else f" at lr {lr:g}"
+                what = condition.regime + ("" if lr is None else f" at lr {lr:g}")
                 raise NotMeasured(
-                    f"{condition.runs[0].path.parent}: a second setting of {condition.regime}{where}, "
+                    f"{condition.runs[0].path.parent}: a second setting of {what}, next to "
                     f"{other.runs[0].path.parent.name}; in this figure each needs an experiment of its own"
                 )
         return conditions
@@ -186,36 +186,42 @@ class Group:
             raise NotMeasured("a regression has no classes, and no accuracy; its training loss is in loss")
         return int(number)
 
-    @property
+    @cached_property
     def facts(self) -> str:
         """What the runs share, for a caption: data, network and its size, batch, learning rate, steps, scale.
 
         Further settings of training are named where they are not the customary ones, or are factors. Of a lab: its
         label, its options, scale.
         """
-        run = self.runs[0]
+        run, cells = self.runs[0], [condition.runs[0] for condition in self.conditions]
         scale = f"scale {run.setting('scale')}"
         if self.kind == "lab":
-            options = dict.fromkeys(key for run in self.runs for key in run.settings if key.startswith("lab."))
+            options = dict.fromkeys(key for cell in cells for key in cell.settings if key.startswith("lab."))
             said = [f"{key.removeprefix('lab.')} {self._values(key)}" for key in options if key != "lab.name"]
             return ", ".join([run.regime.label, *said, scale])
+        batch = "full batch" if run.setting("data.name") == "gaussian" else f"batch {self._values('batch_size')}"
         return ", ".join(
             [
-                " and ".join(dict.fromkeys(_data(run)["label"] for run in self.runs)),
-                " and ".join(dict.fromkeys(run.model.label for run in self.runs)),
-                "full batch" if run.setting("data.name") == "gaussian" else f"batch {self._list('batch_size')}",
+                " and ".join(dict.fromkeys(_data(cell)["label"] for cell in cells)),
+                " and ".join(dict.fromkeys(cell.model.label for cell in cells)),
+                batch,
                 "lr " + _enumerated(self.lrs),
-                f"{self._list('steps')} steps",
+                f"{self._values('steps')} steps",
                 *self._unusual(),
                 scale + ("" if _true_to_scale(run) else " altered"),
             ]
         )
 
-    def _list(self, key: str) -> str:
-        return _enumerated(sorted({int(run.setting(key, 0)) for run in self.runs}))
+    def _unusual(self) -> list[str]:
+        run, labels = self.runs[0], {condition.runs[0].model.label for condition in self.conditions}
+        values = {key: _compared(run, key) for key in _UNUSUAL if not _below(key, self.factors)}
+        said = [_UNUSUAL[key].format(value) for key, value in values.items() if value and value != _CUSTOMARY.get(key)]
+        elsewhere = (*_FACTORS, "batch_size", "steps", *(["model"] if len(labels) > 1 else []))
+        varied = dict.fromkeys(key for cell in self.conditions for key in cell.settings if not _below(key, elsewhere))
+        return said + [f"{key} {self._values(key)}" for key in varied if len({*self._of(key)}) > 1]
 
     def _of(self, key: str) -> list[Any]:
-        return [run.settings.get(key) for run in self.runs]
+        return [condition.runs[0].settings.get(key) for condition in self.conditions]
 
     def _values(self, key: str) -> str:
         values = dict.fromkeys(self._of(key))
@@ -223,15 +229,7 @@ class Group:
             return _enumerated(sorted(values))
         return " and ".join(map(str, values))
 
-    def _unusual(self) -> list[str]:
-        run, labels = self.runs[0], {run.model.label for run in self.runs}
-        values = {key: _compared(run, key) for key in _UNUSUAL if not _below(key, self.factors)}
-        said = [_UNUSUAL[key].format(value) for key, value in values.items() if value and value != _CUSTOMARY.get(key)]
-        elsewhere = (*_FACTORS, "batch_size", "steps", *(["model"] if len(labels) > 1 else []))
-        varied = dict.fromkeys(key for cell in self.conditions for key in cell.settings if not _below(key, elsewhere))
-        return said + [f"{key} {self._values(key)}" for key in varied if len({*self._of(key)}) > 1]
-
-    @property
+    @cached_property
     def provenance(self) -> str:
         """What made the records: versions, commit, processor, threads, wall time, data fingerprint, seeds."""
         made = [run.environment for run in self.runs]
@@ -375,12 +373,17 @@ def _suffix(key: str, value: Any) -> str:
         return ""
     if leaf in ("scale", "name", "amp"):
         return f"-{value}"
-    return f"-{value[:8]}" if leaf == "fingerprint" else f"-{leaf}{value}"
+    return f"-{str(value)[:8]}" if leaf == "fingerprint" else f"-{leaf}{value}"
+
+
+def named_factors(run: Run) -> dict[str, Any]:
+    """The options of the norm of a run, and the factors that its record names for its study, by dotted key."""
+    named = ("norm", *(run.factors if "study" in run.config else ()))
+    return {key: value for key, value in run.settings.items() if _below(key, named) and key != "norm.name"}
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    """Sort key of a configuration: learning rate, regime, and what its record names as the study's factors."""
-    named = run.setting("study.factors") or {}
-    values = [value for key, value in sorted(run.settings.items()) if _below(key, named)]
-    ranks = tuple((1, value) if isinstance(value, str) else (0, value) for value in values)
+    """Sort key of a configuration: learning rate, regime, and the factors that the record names."""
+    values = named_factors(run).items() if "study" in run.config else ()
+    ranks = tuple((key, isinstance(value, str), value) for key, value in sorted(values))
     return (run.lr if run.kind == "training" else 0.0, *regime_order(run.regime), ranks)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from icsbench.analysis.groups import Condition, Group, group_runs
+from icsbench.analysis.groups import Condition, Group, group_runs, named_factors
 from icsbench.analysis.quantities.protocols import protocols
 from icsbench.analysis.statistics import Interval, mean_interval, paired_difference, paired_ratio
 from icsbench.record.reader import Run
@@ -20,27 +20,29 @@ LOSS_RATIO = "ratio/train/loss"
 
 
 def result_table(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """One row per group, learning rate and regime, over all its finished seeds, the diverged ones included.
+    """One row per cell of each group of trainings, over all its finished seeds, the diverged ones included.
 
-    Keys: ``group``, ``facts``, ``provenance``, ``regime``, ``setting`` (the norm settings in which it differs from
-    others of its regime), ``lr``, ``n``; ``train/accuracy``, ``train/loss`` and ``test/accuracy/<protocol>`` (only
-    protocols that apply) as Interval over the seeds, and ``train/accuracy/recalibrated-off`` (on fixed training images)
-    where the records have it; ``difference/train/accuracy`` and
-    ``difference/test/accuracy/<protocol>`` as the Interval of the difference, seed by seed, to regime ``none`` at the
-    same learning rate (its one protocol is running-off), over the seeds that both have; ``diverged`` and ``chance``,
-    mapping seed to step: of the first NaN, and of the end of a run that was at chance then. Accuracies are fractions.
+    Keys: ``group``, ``facts``, ``provenance``, ``regime``, ``setting`` (see ``setting_of``), ``lr``, ``n``;
+    ``train/accuracy``, ``train/loss`` and ``test/accuracy/<protocol>`` (only protocols that apply) as Interval over the
+    seeds, and ``train/accuracy/recalibrated-off`` (on fixed training images) where the records have it;
+    ``difference/train/accuracy`` and ``difference/test/accuracy/<protocol>`` as the Interval of the difference, seed by
+    seed, to regime ``none`` with the same learning rate and other factors (its one protocol is running-off), over the
+    seeds that both have; ``diverged`` and ``chance``, mapping seed to step: of the first NaN, and of the end of a run
+    that was at chance then. Accuracies are fractions.
 
     A regression has no accuracies, nor differences of them, but ``ratio/train/loss``: the geometric mean over the same
     pairs of the ratio to regime ``none``, with its interval. A loss that is not finite makes both NaN.
     """
-    return [row for group in group_runs(runs) for row in _group_rows(group)]
+    return [row for group in group_runs(runs) if group.kind == "training" for row in _group_rows(group)]
 
 
 def _group_rows(group: Group) -> list[dict[str, Any]]:
     conditions = group.conditions
     rows = []
     for condition in conditions:
-        baseline = next((other for other in conditions if (other.regime, other.lr) == (_BASELINE, condition.lr)), None)
+        baseline = next(
+            (other for other in conditions if other.regime == _BASELINE and _paired(condition, other)), None
+        )
         row: dict[str, Any] = {
             "group": group.name,
             "facts": group.facts,
@@ -85,16 +87,25 @@ def _compared(condition: Condition, baseline: Condition, regression: bool) -> di
     return differences
 
 
+def _paired(one: Condition, other: Condition) -> bool:
+    """Whether two cells have the same factors, the norm apart."""
+    factors = [{key: value for key, value in of.settings.items() if not key.startswith("norm.")} for of in (one, other)]
+    return factors[0] == factors[1]
+
+
 def setting_of(condition: Condition, conditions: Sequence[Condition]) -> str:
-    """The norm settings in which a condition differs from others of its regime and learning rate."""
-    mine = condition.runs[0].config["norm"]
+    """In what a cell differs from others of its regime and learning rate.
+
+    That is: options of its norm, and factors that its record names, with their values.
+    """
+    mine = named_factors(condition.runs[0])
     others = [
-        other.runs[0].config["norm"]
+        named_factors(other.runs[0])
         for other in conditions
         if other is not condition and (other.regime, other.lr) == (condition.regime, condition.lr)
     ]
     different = [key for key in mine if any(other.get(key) != mine[key] for other in others)]
-    return ", ".join(f"{key} {mine[key]}" for key in different)
+    return ", ".join(f"{key.rpartition('.')[2]} {mine[key]}" for key in different)
 
 
 def _number(run: Run, key: str) -> float:
@@ -108,7 +119,9 @@ def _test(run: Run, protocol: str) -> float:
 
 def run_row(group: Group, run: Run) -> dict[str, Any]:
     """One finished run of a group: outcome, losses, accuracies by protocol, seconds. Accuracies are fractions."""
-    row = {"group": group.name, "regime": run.regime, "lr": run.lr, "seed": run.seed, "status": run.status}
+    row: dict[str, Any] = {"group": group.name, "regime": run.regime}
+    row |= {} if run.kind == "lab" else {"lr": run.lr}
+    row |= {"seed": run.seed, "status": run.status}
     row |= {key: run.summary[key] for key in ("steps", "diverged_at", "left_chance_at") if key in run.summary}
     row |= {"train/loss": _number(run, "train/loss")} if "train/loss" in run.summary else {}
     row |= {"train/accuracy": run.train_accuracy} if "train/accuracy" in run.summary else {}

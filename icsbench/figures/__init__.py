@@ -48,12 +48,10 @@ def plan(group: Group) -> Iterator[tuple[str, Group, Callable[[Group], Drawing]]
     figures = sorted(members("figures", Figure).values(), key=lambda figure: (figure.order, figure.name))
     figures = [figure for figure in figures if figure.kind == group.kind]
     for figure in figures:
-        if not figure.per_lr and figure.applies(group):
+        if not (figure.per_lr and group.lrs) and figure.applies(group):
             yield figure.name, group, figure.page
-    per_lr = [figure for figure in figures if figure.per_lr]
-    lrs = group.lrs if per_lr else []
-    for lr in lrs:
+    for lr in group.lrs:
         part = group.at(lr)
-        for figure in per_lr:
-            if figure.applies(part):
-                yield figure.name + (f"-lr{lr:g}" if len(lrs) > 1 else ""), part, figure.page
+        for figure in figures:
+            if figure.per_lr and figure.applies(part):
+                yield figure.name + (f"-lr{lr:g}" if len(group.lrs) > 1 else ""), part, figure.page

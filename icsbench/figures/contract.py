@@ -39,7 +39,7 @@ class Figure(Generic[N]):
     applies: Callable[[Group], bool] = lambda group: True
     """Whether a group is to have the figure; where it is and lacks the numbers, the user is told."""
     per_lr: bool = True
-    """Whether there is one for each learning rate."""
+    """Whether there is one for each learning rate; a lab has none, and its figure is of all runs."""
     kind: Literal["training", "lab"] = "training"
     """What its runs are: training runs, or those of a lab."""
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.curves import Curve
-from icsbench.analysis.quantities.shift import probed, shift_curve
+from icsbench.analysis.quantities.shift import SHIFT, probed, shift_curve
 from icsbench.figures.caption import caption, left_out, seeds_of
 from icsbench.figures.contract import Figure
 from icsbench.figures.style import Page, below, beside, power_of_ten, regime_titles, regimes_of, titles_height
@@ -28,7 +28,7 @@ def _numbers(group: Group) -> list[Curve]:
         shift_curve(condition, quantity, layer)
         for quantity in _ROWS
         for condition in conditions
-        for layer in conditions[0].runs[0].layers
+        for layer in conditions[0].runs[0].layers_of(SHIFT)
     ]
 
 

@@ -12,6 +12,7 @@ from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.curves import Curve
 from icsbench.analysis.quantities.updates import (
     BETA_LR,
+    ICS,
     ICS_COSINE,
     ICS_L2,
     ICS_RELATIVE,
@@ -56,7 +57,7 @@ def ics_curves(group: Group) -> list[Curve]:
     for condition in conditions:
         if all(has_landscape([run]) for run in condition.runs):
             curves.append(curve_of(condition, BETA_LR, [landscape_of(run)[BETA_LR] for run in condition.runs]))
-    for layer in third_layers(conditions[0].runs[0].ics_layers):
+    for layer in third_layers(conditions[0].runs[0].layers_of(ICS)):
         for quantity in _ROWS:
             for condition in conditions:
                 series = [
@@ -78,7 +79,7 @@ def third_layers(layers: Sequence[Layer]) -> list[Layer]:
 
 def _caption(group: Group, curves: Sequence[Curve]) -> str:
     layers = [str(depth) for depth in sorted({curve.layer.depth for curve in curves if curve.layer})]
-    total = max(len(run.ics_layers) for run in group.runs)
+    total = max(len(run.layers_of(ICS)) for run in group.runs)
     what = (
         f"G: gradient of the loss in the weights W of layer {' and '.join(layers)} of {total}; G′: the same once all "
         "layers before it are updated, on the same batch (Definition 2.1). As measured, no smoothing."

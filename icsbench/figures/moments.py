@@ -9,7 +9,14 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.curves import Curve
-from icsbench.analysis.quantities.shift import MEAN_PER_STEP, VARIANCE_PER_STEP, chosen_layers, probed, shift_curve
+from icsbench.analysis.quantities.shift import (
+    MEAN_PER_STEP,
+    SHIFT,
+    VARIANCE_PER_STEP,
+    chosen_layers,
+    probed,
+    shift_curve,
+)
 from icsbench.figures.caption import caption, left_out, seeds_of
 from icsbench.figures.contract import Figure
 from icsbench.figures.style import (
@@ -37,7 +44,7 @@ def _numbers(group: Group) -> list[Curve]:
     conditions = probed(group)
     return [
         shift_curve(condition, quantity, layer)
-        for layer in chosen_layers(conditions[0].runs[0].layers)
+        for layer in chosen_layers(conditions[0].runs[0].layers_of(SHIFT))
         for quantity in _COLUMNS
         for condition in conditions
     ]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from icsbench.analysis.groups import Group
-from icsbench.analysis.quantities.shift import chosen_layers, one_seed, probed, second_of_pairs
+from icsbench.analysis.quantities.shift import SHIFT, chosen_layers, one_seed, probed, second_of_pairs
 from icsbench.analysis.statistics import Floats
 from icsbench.errors import IcsbenchError
 from icsbench.figures.caption import caption
@@ -19,6 +19,7 @@ from icsbench.figures.contract import Figure
 from icsbench.figures.style import Page, below, beside, regime_titles, regimes_of, titles_height
 from icsbench.record.reader import Layer, Regime
 
+_HISTOGRAM = ("histogram_counts_preactivation", "histogram_edges_preactivation")  # (layers, bins), (layers, bins + 1)
 _RIDGES = 10  # steps, at most
 _OVERLAP = 1.7  # height of a ridge, in distances from one to the next
 _ROOMY = 4  # columns that have room for four numbers below
@@ -62,10 +63,10 @@ def _numbers(group: Group) -> list[Ridge]:
     """
     drawn: list[Ridge] = []
     for condition, run in one_seed(probed(group)):
-        positions = {layer.path: position for position, layer in enumerate(run.layers)}
-        for step in spread_steps(run.probe_steps, _RIDGES):
-            counts, edges = run.histogram(step)
-            for layer in chosen_layers(run.layers):
+        positions = {layer.path: position for position, layer in enumerate(run.layers_of(SHIFT))}
+        for step in spread_steps(run.steps_of(SHIFT), _RIDGES):
+            counts, edges = run.arrays(SHIFT, step, *_HISTOGRAM)
+            for layer in chosen_layers(run.layers_of(SHIFT)):
                 row = positions[layer.path]
                 if row >= len(counts):
                     raise IcsbenchError(

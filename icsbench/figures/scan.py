@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from icsbench.analysis.groups import Condition, Group, NotMeasured
 from icsbench.analysis.quantities import updates
 from icsbench.analysis.quantities.protocols import final_accuracy
-from icsbench.analysis.quantities.shift import MEAN_PER_STEP, chosen_layers, step_shift
+from icsbench.analysis.quantities.shift import MEAN_PER_STEP, SHIFT, chosen_layers, step_shift
 from icsbench.analysis.quantities.training import last_tenth
 from icsbench.analysis.statistics import Floats, Interval, mean_interval
 from icsbench.figures.caption import caption, seeds
@@ -26,9 +26,9 @@ GAP = "gap"
 BETA = "beta"
 LEARNING_RATE = "learning rate"
 BATCH_SIZE = "batch size"
-SHIFT = "change of the mean in one step"
+MEAN_SHIFT = "change of the mean in one step"
 
-_AXES = {"optim.lr": LEARNING_RATE, "batch_size": BATCH_SIZE, "norm.strength": SHIFT}
+_AXES = {"optim.lr": LEARNING_RATE, "batch_size": BATCH_SIZE, "norm.strength": MEAN_SHIFT}
 """What is on the axis of a setting; of any other its key. Noise is placed by the shift that it makes."""
 _TITLES = {
     TRAIN_ACCURACY: "training accuracy (%)",
@@ -140,7 +140,7 @@ def _place(condition: Condition, key: str) -> tuple[float, str]:
     """Where a condition is on the axis, and how it is called there; NaN where it has no such setting."""
     value = condition.runs[0].setting(key)
     name = "" if value is None else f"{float(value):g}"
-    if _AXES.get(key) == SHIFT:
+    if _AXES.get(key) == MEAN_SHIFT:
         return _shift(condition), name and f"noise × {name}"
     return math.nan if value is None else float(value), name
 
@@ -166,8 +166,8 @@ def _caption(group: Group, scans: Sequence[Scan]) -> str:
     details = []
     if any(scan.quantity == BETA for scan in scans):
         details.append("β: median over the second half of training, geometric mean of what did not diverge.")
-    if scans[0].setting == SHIFT:
-        depths = [str(layer.depth) for layer in chosen_layers(group.runs[0].layers)]
+    if scans[0].setting == MEAN_SHIFT:
+        depths = [str(layer.depth) for layer in chosen_layers(group.runs[0].layers_of(SHIFT))]
         details.append(
             f"Noise is placed by the shift in its second half, geometric mean over layers {', '.join(depths)}."
         )
@@ -192,7 +192,7 @@ def _draw(group: Group, scans: Sequence[Scan], text: str) -> mpl.Figure:
             _draw_scan(axes, scan, scale)
         if everywhere.min() > 0:
             log_axis(axes, everywhere.min() / 1.15, everywhere.max() * 1.15, "x", ticks=6)
-        if scans[0].setting != SHIFT:
+        if scans[0].setting != MEAN_SHIFT:
             axes.set_xticks(np.unique(everywhere), [f"{x:g}" for x in np.unique(everywhere)])
         below(axes, scans[0].setting)
         above(axes, _TITLES[quantity])
@@ -216,7 +216,7 @@ def _draw_scan(axes: Axes, scan: Scan, scale: float) -> None:
     mean, low, high = scale * np.array([interval[:3] for interval in scan.intervals]).T
     axes.plot(scan.x, mean, color=look.color, linestyle=look.linestyle, marker=look.marker, markersize=3)
     axes.errorbar(scan.x, mean, [mean - low, high - mean], fmt="none", ecolor=look.color, elinewidth=0.8, capsize=1.5)
-    if scan.setting == SHIFT and scan.quantity == TRAIN_ACCURACY:
+    if scan.setting == MEAN_SHIFT and scan.quantity == TRAIN_ACCURACY:
         for place, (x, y, label) in enumerate(zip(scan.x, mean, scan.labels, strict=True), 1):
             beside: dict[str, Any] = (
                 {"xytext": (4, 4), "ha": "left"} if place < len(mean) else {"xytext": (-6, -2), "ha": "right"}

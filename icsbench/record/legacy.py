@@ -30,7 +30,6 @@ _DEFAULTS: dict[str, Any] = {
     "amp": False,
     "data.binary": False,
     "log_every": 10,
-    "model.init_std": 0.1,
     "norm.strength": 1.0,
     "optim.momentum": 0.0,
     "optim.name": "sgd",
@@ -81,10 +80,11 @@ _SCALES: dict[str, dict[str, dict[str, Any]]] = {
 def settings(found: dict[str, Any]) -> dict[str, Any]:
     """The settings of a training by dotted key: with those its record lacks, without those that it does not use."""
     network = _NETWORKS.get(found.get("model.name", ""))
-    unused = set(_NOT_TAKEN.get(network, ())) if network else set()
+    unused = set(_NOT_TAKEN[network]) if network else set()
     if network and found.get("model.init") != "gaussian":
         unused.add("model.init_std")
-    return {key: value for key, value in (_DEFAULTS | found).items() if key not in unused}
+    lacking = {key: value for key, value in _DEFAULTS.items() if key not in found}
+    return {key: value for key, value in (found | lacking).items() if key not in unused}
 
 
 def factors(config: dict[str, Any]) -> dict[str, list[str]]:
@@ -104,7 +104,7 @@ def model(settings: dict[str, Any]) -> dict[str, Any]:
         width = settings.get("model.width")
         size = "" if width is None else f" at width {Fraction(width).limit_denominator(64)}"
         label = (str(name).upper() if network else str(name or "?")) + size
-    return {"label": label, "units": network == "mlp", "scales": _SCALES.get(network, {})}
+    return {"label": label, "units": network in ("mlp", "dln"), "scales": _SCALES.get(network, {})}
 
 
 def probed_under_autocast(settings: dict[str, Any], environment: dict[str, Any]) -> bool:

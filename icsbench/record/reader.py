@@ -144,12 +144,15 @@ class Run:
         """Every setting that is not null, by dotted key, and ``data.fingerprint``, that of the data it was made from.
 
         A setting that a record of an earlier version lacks has the value that its run had; one that its network does
-        not take is left out. A list is the text of it.
+        not take is left out. A lab that worked on no data has its own options and the scale alone. A list is the text
+        of it.
         """
         found = dict(_flat(self.config))
         data = self.environment.get("data")
         if isinstance(data, dict):
             found["data.fingerprint"] = data.get("fingerprint")
+        elif self.kind == "lab":
+            return {key: value for key, value in found.items() if key.startswith("lab.") or key == "scale"}
         return legacy.settings(found) if self.kind == "training" else found
 
     @cached_property

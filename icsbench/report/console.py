@@ -94,7 +94,7 @@ def print_runs(console: Console, runs: Sequence[Run]) -> None:
         "regime": lambda run: run.regime,
         "seed": lambda run: str(run.seed),
         "status": lambda run: run.status,
-        "step": lambda run: f"{_step(run)}/{run.setting('steps', '?')}",
+        "step": lambda run: f"{_step(run)}" + ("" if run.kind == "lab" else f"/{run.setting('steps', '?')}"),
     }
     if not all(run.regression for run in runs):
         columns |= {
@@ -121,7 +121,7 @@ def _table(table: TableCells, left: set[str]) -> Table:
 
 
 def _step(run: Run) -> int:
-    if not run.finished:
+    if not run.finished or run.kind == "lab":
         return run.metrics.last_step
     at = run.summary.get("diverged_at")
     return int(run.summary["steps"] if at is None else at)

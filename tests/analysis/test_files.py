@@ -34,6 +34,23 @@ def test_figures_are_drawn_again_only_when_something_changed(tmp_path):
     assert drawn(root, out).read() is None
 
 
+@pytest.mark.parametrize("name", ["shift/layers.json", "ours/layers.json", "ours/step-00000003.npz", "ours/deep/a.csv"])
+def test_what_any_probe_stored_counts(tmp_path, name):
+    root, out = tmp_path / "results", tmp_path / "figures"
+    (run, *_) = write_study(root, seeds=1)
+    out.mkdir()
+    drawn(root, out).note([], [])
+    file = run / "probes" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for content in ("[]", "[ ]"):
+        file.write_text(content)
+        assert drawn(root, out).read() is None
+        drawn(root, out).note([], [])
+        assert drawn(root, out).read() is not None
+    file.unlink()
+    assert drawn(root, out).read() is None
+
+
 @pytest.mark.parametrize("damaged", ["{", "[]", '{"files": ["a.pdf"]}', '{"files": 3, "said": [], "inputs": ""}'])
 def test_a_damaged_note_means_drawing_again(tmp_path, damaged):
     write_study(tmp_path / "results", seeds=1)

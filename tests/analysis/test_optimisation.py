@@ -13,8 +13,9 @@ from scipy import stats
 from synthetic import DLN, LAYERS, write_run, write_study
 
 from icsbench.analysis.groups import NotMeasured, group_runs
-from icsbench.analysis.quantities import optimisation
+from icsbench.analysis.quantities import optimisation, updates
 from icsbench.errors import IcsbenchError
+from icsbench.figures import ics, landscape, step_size
 from icsbench.record.reader import Layer, load_runs
 from icsbench.report.console import print_updates
 from icsbench.report.files import write_updates
@@ -53,7 +54,7 @@ def curve(curves, quantity, regime, depth=None):
 
 def test_ics_curves(tmp_path):
     paths = {regime: write_study(tmp_path, (regime,), 3, **SHORT) for regime in ("none", "bn")}
-    curves = optimisation.ics_curves(group_of(tmp_path))
+    curves = ics.ics_curves(group_of(tmp_path))
     for regime, of_regime in paths.items():
         for depth in (5, 10):
             layer = f"ics/{LAYERS[depth - 1]}"
@@ -76,13 +77,13 @@ def test_ics_curves(tmp_path):
 @pytest.mark.parametrize(("total", "numbers"), [(14, [5, 10]), (25, [9, 17]), (4, [2, 3]), (2, [2]), (1, [1])])
 def test_the_layers_shown_are_those_of_the_paper(total, numbers):
     layers = [Layer(f"fc{n}", n) for n in range(1, total + 1)]
-    assert [layer.depth for layer in optimisation.third_layers(layers)] == numbers
+    assert [layer.depth for layer in ics.third_layers(layers)] == numbers
 
 
 def test_landscape_curves(tmp_path):
     paths = write_study(tmp_path, ("bn",), 3, **SHORT)
     group = group_of(tmp_path)
-    curves = optimisation.landscape_curves(group)
+    curves = landscape.landscape_curves(group)
 
     def of(compute):
         return np.exp(np.log([[compute(row) for row in raw(path)] for path in paths]).mean(axis=0))
@@ -107,14 +108,14 @@ def test_landscape_curves(tmp_path):
     assert {c.quantity for c in curves} == expected.keys()
     for quantity, compute in expected.items():
         assert curve(curves, quantity, "bn").mean == pytest.approx(of(compute)), quantity
-    steps, edge = optimisation.edge_of_stability(group)
+    steps, edge = landscape.edge_of_stability(group)
     assert steps.tolist() == [row["step"] for row in raw(paths[0])]
     assert set(edge) == {2 / 0.1}
 
 
 def test_profiles_of_the_gradient_difference(tmp_path):
     paths = write_study(tmp_path, ("none", "bn"), 2, **SHORT)
-    profiles = optimisation.profiles(group_of(tmp_path))
+    profiles = step_size.profiles(group_of(tmp_path))
     steps = sorted({profile.step for profile in profiles})
     measured = [row["step"] for row in raw(paths[0])]
     assert len(steps) == 6 and steps[0] == measured[0] and steps[-1] == measured[-1]
@@ -129,7 +130,7 @@ def test_profiles_of_the_gradient_difference(tmp_path):
 def test_matched_loss_by_hand(tmp_path):
     """Each median recomputed with loops, and the bins with plain arithmetic."""
     paths = {regime: write_study(tmp_path, (regime,), 3, **SHORT) for regime in ("none", "bn", "noisy_bn")}
-    curves = optimisation.matched_curves(group_of(tmp_path))
+    curves = updates.matched_curves(group_of(tmp_path))
     logs = sorted(math.log(row["landscape/loss"]) for own in paths.values() for path in own for row in raw(path))
     low, high = np.quantile(logs, [0.01, 0.99])
     edges = [low + (high - low) * k / 8 for k in range(9)]
@@ -206,19 +207,19 @@ def test_runs_without_the_measurements_have_no_table(tmp_path):
     runs = load_runs(tmp_path / "runs")
     assert optimisation.optimisation_table(runs) == []
     assert write_updates(runs, tmp_path) == []
-    assert not optimisation.has_ics(runs) and not optimisation.has_landscape(runs)
-    for function in (optimisation.ics_curves, optimisation.landscape_curves, optimisation.matched_curves):
+    assert not updates.has_ics(runs) and not updates.has_landscape(runs)
+    for function in (ics.ics_curves, landscape.landscape_curves, updates.matched_curves):
         with pytest.raises(NotMeasured):
             function(group_of(tmp_path / "runs"))
 
 
-@pytest.mark.parametrize("updates", ["ics", "landscape"])
-def test_one_measurement_without_the_other(tmp_path, updates):
-    write_study(tmp_path, ("bn",), 2, **SHORT | {"updates": (updates,)})
+@pytest.mark.parametrize("measured", ["ics", "landscape"])
+def test_one_measurement_without_the_other(tmp_path, measured):
+    write_study(tmp_path, ("bn",), 2, **SHORT | {"updates": (measured,)})
     runs = load_runs(tmp_path)
-    assert (optimisation.has_ics(runs), optimisation.has_landscape(runs)) == (updates == "ics", updates != "ics")
+    assert (updates.has_ics(runs), updates.has_landscape(runs)) == (measured == "ics", measured != "ics")
     (row, _) = optimisation.optimisation_table(runs)
-    assert ("ics/cosine" in row, "landscape/beta_lr_half" in row) == (updates == "ics", updates != "ics")
+    assert ("ics/cosine" in row, "landscape/beta_lr_half" in row) == (measured == "ics", measured != "ics")
 
 
 def test_diverged_runs_are_left_out_and_counted(tmp_path):
@@ -226,7 +227,7 @@ def test_diverged_runs_are_left_out_and_counted(tmp_path):
     write_run(tmp_path, "bn", 3, **SHORT, outcome="diverged", diverged_at=120)
     rows = optimisation.optimisation_table(load_runs(tmp_path))
     assert [(row["n"], row["diverged"]) for row in rows] == [(3, 1), (3, 1)]
-    assert curve(optimisation.ics_curves(group_of(tmp_path)), "ics/l2", "bn", 5).seeds == (0, 1, 2)
+    assert curve(ics.ics_curves(group_of(tmp_path)), "ics/l2", "bn", 5).seeds == (0, 1, 2)
 
 
 def test_what_is_not_a_positive_number_is_no_value_on_a_logarithmic_scale(tmp_path):
@@ -238,7 +239,7 @@ def test_what_is_not_a_positive_number_is_no_value_on_a_logarithmic_scale(tmp_pa
         return line
 
     rewrite(paths[1], change)
-    found = curve(optimisation.landscape_curves(group_of(tmp_path)), "landscape/loss_max", "bn")
+    found = curve(landscape.landscape_curves(group_of(tmp_path)), "landscape/loss_max", "bn")
     assert np.isnan(found.mean).tolist() == [step == 25 for step in found.steps]
 
 
@@ -258,7 +259,7 @@ def test_a_damaged_measurement_is_one_clear_line(tmp_path, change):
     (path,) = write_study(tmp_path, ("bn",), 1, **SHORT)
     rewrite(path, change)
     with pytest.raises(IcsbenchError, match=r"metrics\.jsonl: ") as error:
-        optimisation.landscape_curves(group_of(tmp_path))
+        landscape.landscape_curves(group_of(tmp_path))
     assert "\n" not in str(error.value)
 
 
@@ -266,7 +267,7 @@ def test_lists_that_lack_different_steps_are_not_put_together(tmp_path):
     (path,) = write_study(tmp_path, ("bn",), 1, **SHORT)
     lacking = {50: "landscape/losses", 60: "landscape/gradient_differences", 70: "landscape/alphas"}
     rewrite(path, lambda line: {k: v for k, v in line.items() if k != lacking.get(line["step"])})
-    for function in (optimisation.landscape_curves, optimisation.profiles, optimisation.matched_curves):
+    for function in (landscape.landscape_curves, step_size.profiles, updates.matched_curves):
         with pytest.raises(IcsbenchError, match=r"metrics\.jsonl: a measurement of the landscape lacks a part"):
             function(group_of(tmp_path))
 
@@ -276,7 +277,7 @@ def test_a_damaged_number_of_the_ics_is_one_clear_line(tmp_path):
     key = f"ics/{LAYERS[4]}/cosine"
     rewrite(path, lambda line: line | ({key: [0.5]} if line["step"] == 50 and key in line else {}))
     with pytest.raises(IcsbenchError, match=rf"metrics\.jsonl: {key} is not a number at every step"):
-        optimisation.ics_curves(group_of(tmp_path))
+        ics.ics_curves(group_of(tmp_path))
 
 
 def test_an_update_that_was_not_measured_is_left_out(tmp_path):
@@ -291,7 +292,7 @@ def test_an_update_that_was_not_measured_is_left_out(tmp_path):
     expected = [row["step"] for row in raw(paths[0])]
     assert 50 not in expected and 50 in [row["step"] for row in raw(paths[1])]
     group = group_of(tmp_path)
-    for found in (*optimisation.ics_curves(group), *optimisation.landscape_curves(group)):
+    for found in (*ics.ics_curves(group), *landscape.landscape_curves(group)):
         if found.quantity != "train/accuracy":
             assert found.steps.tolist() == expected
 
@@ -300,13 +301,13 @@ def test_step_sizes_that_differ_are_not_compared(tmp_path):
     write_run(tmp_path, "none", 0, **SHORT)
     write_run(tmp_path, "bn", 0, **SHORT, alphas=(0.5, 1.0, 3.0))
     with pytest.raises(NotMeasured, match="step sizes"):
-        optimisation.landscape_curves(group_of(tmp_path))
+        landscape.landscape_curves(group_of(tmp_path))
 
 
 def test_step_sizes_and_edge_follow_the_schedule_of_the_learning_rate(tmp_path):
     """The synthetic records take steps of a constant rate; here they are made those of a cosine."""
     paths = write_study(tmp_path, ("bn",), 2, **SHORT, alphas=(0.5, 1.0, 4.0))
-    assert optimisation.step_sizes(group_of(tmp_path)) == pytest.approx([0.5, 1, 4])
+    assert updates.step_sizes(group_of(tmp_path)) == pytest.approx([0.5, 1, 4])
 
     def share(step):
         return (1 + math.cos(math.pi * step / 300)) / 2
@@ -320,19 +321,19 @@ def test_step_sizes_and_edge_follow_the_schedule_of_the_learning_rate(tmp_path):
         config.write_text(config.read_text().replace("schedule: constant", "schedule: cosine"))
         rewrite(path, rescaled)
     group = group_of(tmp_path)
-    assert optimisation.step_sizes(group) == pytest.approx([0.5, 1, 4])
-    steps, edge = optimisation.edge_of_stability(group)
+    assert updates.step_sizes(group) == pytest.approx([0.5, 1, 4])
+    steps, edge = landscape.edge_of_stability(group)
     assert edge == pytest.approx([20 / share(step) for step in steps])
     betas = [math.sqrt(math.prod(row["landscape/beta"] for row in rows)) for rows in zip(*map(raw, paths), strict=True)]
     nearness = [beta * 0.1 * share(step) / 2 for beta, step in zip(betas, steps, strict=True)]
-    assert curve(optimisation.ics_curves(group), "landscape/beta_lr_half", "bn").mean == pytest.approx(nearness)
-    for profile in optimisation.profiles(group):
+    assert curve(ics.ics_curves(group), "landscape/beta_lr_half", "bn").mean == pytest.approx(nearness)
+    for profile in step_size.profiles(group):
         assert profile.x == pytest.approx([0.1 * share(profile.step) * m for m in (0.5, 1, 4)])
 
 
 def test_a_regression_has_a_loss_where_a_classifier_has_an_accuracy(tmp_path):
     paths = write_study(tmp_path, ("none", "bn"), 2, **DLN | {"steps": 400, "updates": ("ics", "landscape")})
-    curves = optimisation.ics_curves(group_of(tmp_path))
+    curves = ics.ics_curves(group_of(tmp_path))
     assert {c.quantity for c in curves if c.layer is None} == {"train/loss", "landscape/beta_lr_half"}
     assert {c.layer.depth for c in curves if c.layer} == {9, 17}
     losses = np.array([[row["train/loss"] for row in raw(path, "train/loss")] for path in paths[2:]])
@@ -389,7 +390,7 @@ def test_a_regime_stuck_at_chance_is_compared_at_its_loss_or_not_at_all(tmp_path
     write_study(tmp_path, ("none",), 2, **SHORT, outcome="chance", final=0.1)
     rows = [row for row in optimisation.optimisation_table(load_runs(tmp_path)) if row["window"] == "matched loss"]
     assert all(row["loss_low"] < 2.303 < row["loss_high"] and row["bins"] < 4 for row in rows)
-    stuck = {c.quantity: c for c in optimisation.matched_curves(group_of(tmp_path)) if c.regime == "none"}
+    stuck = {c.quantity: c for c in updates.matched_curves(group_of(tmp_path)) if c.regime == "none"}
     (bins,) = np.nonzero(stuck["landscape/loss_log10_width"].n)
     edges = stuck["landscape/loss_log10_width"].edges
     assert all(edges[place] < 2.304 and edges[place + 1] > 2.3 for place in bins) and len(bins)
@@ -438,6 +439,6 @@ def test_a_loss_at_the_very_end_of_the_bins_is_in_the_last(tmp_path):
         return line
 
     rewrite(path, change)
-    (found,) = (c for c in optimisation.matched_curves(group_of(tmp_path)) if c.quantity == "landscape/beta_lr_half")
+    (found,) = (c for c in updates.matched_curves(group_of(tmp_path)) if c.quantity == "landscape/beta_lr_half")
     assert found.n.tolist() == [1, 0, 0, 0, 0, 0, 0, 1]
     assert (found.mean[0], found.mean[-1]) == pytest.approx((3 * 0.1 / 2, 5 * 0.1 / 2))

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from filelock import FileLock
-from synthetic import LAYERS, write_run, write_study
+from synthetic import LAYERS, write_lab, write_run, write_study
 
 from icsbench.analysis.groups import Group, group_runs
 from icsbench.errors import IcsbenchError
@@ -121,6 +121,9 @@ def test_finished_run_without_metrics_is_an_error_and_unfinished_is_not(tmp_path
         ("config.yaml", "a: [", "not a YAML mapping"),
         ("config.yaml", "- 1", "not a YAML mapping"),
         ("config.yaml", "seed: 0", "no norm.name"),
+        ("config.yaml", "{seed: 0, norm: {name: bn}, lab: {depth: 3}}", "no lab.name"),
+        ("config.yaml", "{seed: 0, norm: {name: bn}, lab: walk}", "no lab.name"),
+        ("environment.json", '{"regime": "bn"}', "regime is 'bn'; it would be an object"),
         ("summary.json", '{"status": ', "not a JSON object"),
         ("summary.json", '{"outcome": "fine"}', "outcome is 'fine'"),
         ("environment.json", "[]", "not a JSON object"),
@@ -237,6 +240,60 @@ def test_damaged_layers(tmp_path):
     (path / "probes" / "shift" / "layers.json").write_text('[{"depth": 1}]')
     with pytest.raises(IcsbenchError, match=r"layers\.json"):
         only(path).layers_of("shift")
+
+
+def test_any_probe_is_read_by_its_name(tmp_path):
+    path = write_run(tmp_path, probes=False, **SHORT)
+    folder = path / "probes" / "rank"
+    folder.mkdir(parents=True)
+    (folder / "layers.json").write_text(
+        '[{"layer": "b", "depth": 2, "channels": 1}, {"layer": "a", "depth": 1, "channels": 3}]'
+    )
+    for step in (20, 3):
+        np.savez(folder / f"step-{step:08d}.npz", spectrum=np.arange(4) + step)
+    run = only(path)
+    assert [(layer.path, layer.depth, layer.channels) for layer in run.layers_of("rank")] == [("a", 1, 3), ("b", 2, 1)]
+    assert run.steps_of("rank") == [3, 20]
+    assert run.arrays("rank", 20, "spectrum")[0].tolist() == [20, 21, 22, 23]
+    assert run.channels_of("rank", 3, "spectrum", "b").tolist() == [6]
+    assert run.layers_of("shift") == [] and run.steps_of("shift") == []
+    with pytest.raises(IcsbenchError, match=r"probes/rank/step-00000020\.npz: damaged or not a rank probe"):
+        run.arrays("rank", 20, "norm")
+
+
+def test_a_run_of_a_lab(tmp_path):
+    path = write_lab(tmp_path, label="Random walk", depth=3)
+    run = only(path)
+    assert (run.kind, run.regime, run.regime.label, run.status, run.seed) == (
+        "lab",
+        "walk",
+        "Random walk",
+        "complete",
+        0,
+    )
+    assert run.settings == {"lab.name": "walk", "lab.depth": 3, "scale": "demo"} and np.isnan(run.lr)
+    assert run.metrics.series("walk/distance")[1].tolist() == list(range(10)) and run.metrics.last_step == 9
+    assert only(write_lab(tmp_path / "begun", finished=False)).status == "incomplete"
+    trained = only(write_run(tmp_path / "trained", **SHORT))
+    assert trained.kind == "training"
+    config = path / "config.yaml"
+    config.write_text(config.read_text().replace("norm:\n  name: bn\n", ""))
+    assert only(path).regime == "walk"
+
+
+def test_a_lab_that_worked_on_data_has_all_settings(tmp_path):
+    path = write_lab(tmp_path, depth=3)
+    environment = json.loads((path / "environment.json").read_text())
+    (path / "environment.json").write_text(json.dumps(environment | {"data": {"fingerprint": "f"}}))
+    settings = only(path).settings
+    assert (settings["norm.name"], settings["steps"], settings["data.fingerprint"]) == ("bn", 300, "f")
+
+
+def test_settings_are_flat_and_without_nulls(tmp_path):
+    path = write_run(tmp_path, model={"name": "resnet", "skip": {"every": 2, "from": None}, "sizes": [3, 4]}, **SHORT)
+    settings = only(path).settings
+    assert settings["model.skip.every"] == 2 and settings["model.sizes"] == "[3, 4]" and settings["optim.lr"] == 0.1
+    assert "model.skip.from" not in settings and "data.root" not in settings
 
 
 def test_groups_are_named_by_what_tells_them_apart(tmp_path):

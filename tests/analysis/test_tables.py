@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
-from synthetic import DLN, write_run, write_study
+from synthetic import DLN, write_lab, write_run, write_study
 
 from icsbench.analysis.tables import result_table
 from icsbench.record.reader import load_runs
@@ -185,3 +185,30 @@ def test_a_regression_that_diverged_has_no_ratio(tmp_path):
     assert "train loss" in listed and "train %" not in listed
     shown = f"{summary(runs[0].path)['train/loss']:,.0f}"
     assert shown in listed
+
+
+def test_runs_of_a_lab_are_listed_and_have_no_results(tmp_path):
+    write_run(tmp_path / "results", "bn", 0, experiment="walks", **SHORT)
+    for seed in range(2):
+        write_lab(tmp_path / "results", seed=seed, depth=3)
+    write_lab(tmp_path / "results", seed=2, depth=3, finished=False)
+    runs = load_runs(tmp_path / "results")
+    assert [row["regime"] for row in result_table(runs)] == ["bn"]
+    listed = {tuple(line.split()[:4]) for line in printed(print_runs, runs).splitlines()}
+    assert {
+        ("bn", "0", "complete", "100/100"),
+        ("walk", "1", "complete", "9"),
+        ("walk", "2", "incomplete", "9"),
+    } <= listed
+    assert "not counted: 1 of 4 runs" in printed(print_results, runs)
+    write_results(runs, tmp_path)
+    with open(tmp_path / "runs.csv", newline="") as file:
+        read = [(row["group"], row["regime"], row["lr"], row["seed"]) for row in csv.DictReader(file)]
+    assert read == [("walks", "bn", "0.1", "0"), ("walks-walk", "walk", "", "0"), ("walks-walk", "walk", "", "1")]
+
+
+def test_runs_of_a_lab_alone_have_no_results(tmp_path):
+    write_lab(tmp_path)
+    runs = load_runs(tmp_path)
+    assert result_table(runs) == [] and printed(print_results, runs).strip() == ""
+    assert "walk" in printed(print_runs, runs)

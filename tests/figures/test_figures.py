@@ -16,20 +16,20 @@ from synthetic import CONVS, LAYERS, write_run, write_study
 
 from icsbench import figures
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.quantities.curves import Ridge, chosen_layers, spread_steps
+from icsbench.analysis.quantities.shift import chosen_layers
 from icsbench.errors import IcsbenchError
 from icsbench.figures import ridges
-from icsbench.record.reader import Layer, load_runs
+from icsbench.figures.contract import Figure
+from icsbench.members import member
+from icsbench.record.reader import Layer, Regime, load_runs
 
-DRAW = (
-    figures.draw_accuracy,
-    figures.draw_ridges,
-    figures.draw_moments,
-    figures.draw_heatmap,
-    figures.draw_protocols,
-)
-NAMES = ["accuracy", "heatmap", "moments", "protocols", "ridges"]
+DRAW = ("accuracy", "ridges", "moments", "heatmap", "protocols")
+NAMES = sorted(DRAW)
 SHORT = {"steps": 200, "layers": [*CONVS[:4], "head.fc1"], "eval_every": 50}
+
+
+def page(name, group):
+    return member("figures", Figure, name).page(group)
 
 
 def draw(root, out):
@@ -173,7 +173,7 @@ def test_redrawing_changes_no_byte_whatever_the_users_style(study):
 def drawings(group):
     """Captions and rows of the five figures, in order of DRAW."""
     with figures.house_style():
-        drawn_ones = [draw_one(group) for draw_one in DRAW]
+        drawn_ones = [page(name, group) for name in DRAW]
         for figure, _ in drawn_ones:
             figure.draw_without_rendering()
     return [re.sub(r"\s+", " ", figure.texts[0].get_text()) for figure, _ in drawn_ones], [
@@ -199,8 +199,8 @@ def test_texts_neither_overlap_nor_leave_the_page(tmp_path):
     write_study(tmp_path, regimes[:2], 2, lr=0.5, **SHORT)
     [group] = group_runs(load_runs(tmp_path))
     with figures.house_style():
-        for draw_one in DRAW:
-            figure, _ = draw_one(group if draw_one is figures.draw_accuracy else group.at(0.1))
+        for name in DRAW:
+            figure, _ = page(name, group if name == "accuracy" else group.at(0.1))
             assert_texts_apart(figure)
 
 
@@ -297,7 +297,7 @@ def test_probes_that_are_not_finite_or_zero_are_drawn(tmp_path):
 @pytest.mark.parametrize(("low", "high"), [(-9.0, 9.0), (-0.5, 0.5)])
 def test_a_ridge_is_its_density_and_nothing_beyond_its_bins(low, high):
     edges, density = np.linspace(-1, 2, 4), np.array([1.0, 4.0, 2.0])
-    ridge = Ridge("bn", 0.1, 0, Layer("features.conv1", 1), 0, edges, density)
+    ridge = ridges.Ridge(Regime("bn"), 0.1, 0, Layer("features.conv1", 1), 0, edges, density)
     x, y = ridges._outline(ridge, low, high)
     assert (np.diff(x) >= 0).all() and (x[0], x[-1]) == (min(low, -1), max(high, 2))
     np.testing.assert_allclose(np.interp([-0.5, 0.5, 1.5], x, y), density / 4)
@@ -309,7 +309,7 @@ def test_two_seeds_are_drawn_themselves_and_three_as_a_band(tmp_path):
         write_study(tmp_path / str(seeds), ("bn",), seeds, **SHORT)
         [group] = group_runs(load_runs(tmp_path / str(seeds)))
         with figures.house_style():
-            figure, _ = figures.draw_accuracy(group)
+            figure, _ = page("accuracy", group)
         training = figure.axes[0]
         drawn = [np.asarray(line.get_ydata()) for line in training.lines]
         for run in group.runs:
@@ -347,13 +347,15 @@ def test_layers_and_steps_are_chosen_by_the_stated_rule():
     assert [layer.depth for layer in chosen_layers(vgg)] == [2, 7, 13]
     assert [layer.depth for layer in chosen_layers([Layer(f"fc{n}", n) for n in (1, 2, 3)])] == [1, 2]
     assert [layer.depth for layer in chosen_layers([Layer("fc1", 1)])] == [1]
-    assert spread_steps([0], 10) == [0]
-    assert spread_steps([0, 1, 2, 4, 99, 100], 3) == [0, 4, 100]
+    assert ridges.spread_steps([0], 10) == [0]
+    assert ridges.spread_steps([0, 1, 2, 4, 99, 100], 3) == [0, 4, 100]
 
 
 def test_neither_torch_nor_pyplot_nor_scipy_stats_is_imported():
     code = (
         "import sys\nimport icsbench.figures, icsbench.analysis.tables, icsbench.record.reader\n"
+        "from icsbench.figures.contract import Figure\nfrom icsbench.members import members\n"
+        "assert len(members('figures', Figure)) >= 12\n"
         "print({'torch', 'matplotlib.pyplot', 'scipy.stats', 'pandas', 'omegaconf'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,10 @@ from synthetic import CONVS, DLN, MLP, write_run, write_study
 
 from icsbench import figures
 from icsbench.analysis.groups import NotMeasured, group_runs
-from icsbench.analysis.quantities import curves, optimisation
+from icsbench.analysis.quantities import shift, updates
+from icsbench.figures import percentiles
+from icsbench.figures.contract import Figure
+from icsbench.members import member
 from icsbench.record.reader import load_runs
 
 VGG = {"steps": 200, "layers": [*CONVS[:4], "head.fc1"], "eval_every": 50, "updates": ("ics", "landscape")}
@@ -20,6 +23,10 @@ OPTIMISATION = ["ics", "landscape", "matched", "step-size"]
 def group_of(root):
     (group,) = group_runs(load_runs(root))
     return group
+
+
+def page(name, group):
+    return member("figures", Figure, name).page(group)
 
 
 def names(root, out):
@@ -76,10 +83,10 @@ def test_the_sigmoid_network_has_percentiles(tmp_path):
 def test_percentiles_and_their_drift_by_hand(tmp_path):
     paths = write_study(tmp_path, ("none", "bn"), 3, **MLP | {"steps": 400})
     group = group_of(tmp_path)
-    layer = curves.last_hidden_layer(group)
+    layer = shift.last_hidden_layer(group)
     assert (layer.path, layer.depth) == ("fc3", 3)
-    drifts = {drift.curve.regime: drift for drift in curves.percentile_drift(group, layer)}
-    tracks = {track.regime: track for track in curves.percentile_tracks(group, layer)}
+    drifts = {drift.curve.regime: drift for drift in shift.percentile_drift(group, layer)}
+    tracks = {track.regime: track for track in percentiles.percentile_tracks(group, layer)}
     for regime, own in (("none", paths[:3]), ("bn", paths[3:])):
         by_seed = []
         for path in own:
@@ -123,19 +130,19 @@ def test_texts_neither_overlap_nor_leave_the_page(tmp_path, options, seeds):
     write_study(tmp_path, ("none", "bn", "l1", "l2", "linf"), seeds, **options)
     group = group_of(tmp_path)
     with figures.house_style():
-        for draw in (figures.draw_ics, figures.draw_landscape, figures.draw_step_size, figures.draw_matched):
-            figure, rows = draw(group)
+        for name in OPTIMISATION:
+            figure, rows = page(name, group)
             assert rows
             assert_texts_apart(figure)
             assert group.facts in text_of(figure)
         if group.regression:
-            assert_texts_apart(figures.draw_loss(group)[0])
+            assert_texts_apart(page("loss", group)[0])
 
 
 def test_texts_of_the_percentiles(tmp_path):
     write_study(tmp_path, ("none", "bn"), 2, **MLP | {"steps": 400})
     with figures.house_style():
-        figure, _ = figures.draw_percentiles(group_of(tmp_path))
+        figure, _ = page("percentiles", group_of(tmp_path))
     assert_texts_apart(figure)
     assert "percentiles 15, 50, 85" in text_of(figure) and "100 units of layer 3" in text_of(figure)
 
@@ -144,7 +151,7 @@ def test_a_diverged_seed_is_left_out_and_said(tmp_path):
     write_study(tmp_path, ("none", "bn"), 2, **VGG)
     write_run(tmp_path, "none", 2, **VGG, outcome="diverged", diverged_at=100)
     with figures.house_style():
-        figure, _ = figures.draw_ics(group_of(tmp_path))
+        figure, _ = page("ics", group_of(tmp_path))
     assert "Diverged runs are left out." in text_of(figure)
 
 
@@ -162,16 +169,16 @@ def test_intervals_of_a_cosine_that_leave_its_panel_are_said_to_be_cut_off(tmp_p
                 row["landscape/beta"] = 2.0
         (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with figures.house_style():
-        for draw in (figures.draw_ics, figures.draw_matched):
-            assert ("Intervals that leave a panel are cut off." in text_of(draw(group_of(tmp_path))[0])) == wide
+        for name in ("ics", "matched"):
+            assert ("Intervals that leave a panel are cut off." in text_of(page(name, group_of(tmp_path))[0])) == wide
 
 
 def test_the_edge_of_stability_is_in_every_figure_of_beta(tmp_path):
     write_study(tmp_path, ("none", "bn"), 2, **VGG)
     group = group_of(tmp_path)
     with figures.house_style():
-        pages = {draw: draw(group)[0] for draw in (figures.draw_ics, figures.draw_landscape, figures.draw_matched)}
-    for figure in pages.values():
+        pages = [page(name, group)[0] for name in ("ics", "landscape", "matched")]
+    for figure in pages:
         lines = [line for axes in figure.axes for line in axes.get_lines()]
         flat = {float(v) for line in lines for v in np.unique(np.asarray(line.get_ydata(), dtype=float))[:1]}
         assert {1.0, 20.0} & flat
@@ -180,9 +187,7 @@ def test_the_edge_of_stability_is_in_every_figure_of_beta(tmp_path):
 def test_a_regime_at_chance_is_drawn_at_its_own_loss(tmp_path):
     write_study(tmp_path, ("bn",), 2, **VGG)
     write_study(tmp_path, ("none",), 2, **VGG, outcome="chance", final=0.1)
-    matched = {
-        c.regime: c for c in optimisation.matched_curves(group_of(tmp_path)) if c.quantity == optimisation.BETA_LR
-    }
+    matched = {c.regime: c for c in updates.matched_curves(group_of(tmp_path)) if c.quantity == updates.BETA_LR}
     both = (matched["none"].n > 0) & (matched["bn"].n > 0)
     assert (matched["none"].n > 0).sum() < len(both)
 
@@ -191,4 +196,4 @@ def test_without_the_measurements_the_figures_are_not_planned(tmp_path):
     write_study(tmp_path, ("bn",), 1, **VGG | {"updates": ()})
     assert not set(OPTIMISATION) & set(names(tmp_path, tmp_path / "figures"))
     with pytest.raises(NotMeasured):
-        figures.draw_ics(group_of(tmp_path))
+        page("ics", group_of(tmp_path))

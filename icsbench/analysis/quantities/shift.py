@@ -20,6 +20,8 @@ from icsbench.errors import IcsbenchError
 from icsbench.record import schema
 from icsbench.record.reader import Layer, Run
 
+SHIFT = "shift"
+"""The probe, and its folder in a record."""
 MEAN_PER_STEP = "mean_raw"
 VARIANCE_PER_STEP = "variance_raw"
 DRIFT = "drift"
@@ -59,7 +61,7 @@ class Drift:
 
 def last_hidden_layer(group: Group) -> Layer:
     """The last of the ``chosen_layers`` among those probed."""
-    return chosen_layers(probed(group)[0].runs[0].layers)[-1]
+    return chosen_layers(probed(group)[0].runs[0].layers_of(SHIFT))[-1]
 
 
 def percentile_drift(group: Group, layer: Layer) -> list[Drift]:
@@ -111,7 +113,7 @@ def probed(group: Group) -> list[Condition]:
     conditions = [
         replace(condition, runs=runs)
         for condition in group.single_conditions
-        if (runs := tuple(run for run in condition.trained if run.layers and run.probe_steps))
+        if (runs := tuple(run for run in condition.trained if run.layers_of(SHIFT) and run.steps_of(SHIFT)))
     ]
     if not conditions:
         raise NotMeasured("no run that finished without diverging has shift probes")
@@ -127,8 +129,10 @@ def one_seed(conditions: Sequence[Condition]) -> Iterator[tuple[Condition, Run]]
 
 def percentiles(run: Run, layer: Layer) -> tuple[NDArray[np.int64], Floats]:
     """The probed steps that count, (m,), and there the percentiles of the units of a layer, (m, 3, units)."""
-    steps = np.array(run.probe_steps)[second_of_pairs(run.probe_steps)]
-    return steps, np.stack([run.quantiles(int(step), layer.path) for step in steps])
+    probed_at = run.steps_of(SHIFT)
+    steps = np.array(probed_at)[second_of_pairs(probed_at)]
+    of_steps = [run.channels_of(SHIFT, int(step), "quantiles_preactivation", layer.path) for step in steps]
+    return steps, np.stack(of_steps)
 
 
 def _drift(quantiles: Floats) -> tuple[Floats, int]:
@@ -163,11 +167,11 @@ def step_shift(run: Run, moment: str) -> float:
 
     :raises NotMeasured: the run has no shift probes.
     """
-    if not run.layers:
+    if not run.layers_of(SHIFT):
         raise NotMeasured(f"{run.path} has no shift probes")
     if run.status == "diverged":
         return math.nan
     half = int(run.setting("steps")) / 2
-    series = [run.metrics.series(schema.shift(layer.path, moment), 1) for layer in chosen_layers(run.layers)]
+    series = [run.metrics.series(schema.shift(layer.path, moment), 1) for layer in chosen_layers(run.layers_of(SHIFT))]
     means = np.array([values[steps >= half].mean() if (steps >= half).any() else math.nan for steps, values in series])
     return float(np.exp(np.log(means).mean())) if (means > 0).all() else math.nan

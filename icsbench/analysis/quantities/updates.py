@@ -24,6 +24,8 @@ from icsbench.errors import IcsbenchError
 from icsbench.record import schema
 from icsbench.record.reader import Layer, Regime, Run
 
+ICS = "ics"
+"""The probe of Definition 2.1, and its folder in a record."""
 ICS_L2 = "ics/l2"
 """``||G - G'||``, the paper's ICS."""
 ICS_RELATIVE = "ics/relative"
@@ -112,7 +114,10 @@ class MatchedCurve:
 def has_ics(runs: Iterable[Run]) -> bool:
     """Whether a run has recorded the internal covariate shift of Definition 2.1."""
     return any(
-        schema.ics(layer.path, "l2") in row for run in runs for layer in run.ics_layers[:1] for row in run.metrics.rows
+        schema.ics(layer.path, "l2") in row
+        for run in runs
+        for layer in run.layers_of(ICS)[:1]
+        for row in run.metrics.rows
     )
 
 
@@ -204,7 +209,7 @@ def measurements(run: Run) -> Measurements:
     a number. What was not recorded is not among the keys.
     """
     found = landscape_of(run)
-    if has_ics([run]) and (layers := run.ics_layers[1:]):
+    if has_ics([run]) and (layers := run.layers_of(ICS)[1:]):
         for quantity in (ICS_RELATIVE, ICS_COSINE, ICS_SCALED):
             steps, values = ics_of(run, quantity, layers)
             found[quantity] = steps, median(values, axis=1)
