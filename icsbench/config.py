@@ -85,7 +85,6 @@ class DataConfig:
 class OptimConfig(Options):
     """What every optimizer has: its learning rate with its schedule, and the wrappers around it, in order."""
 
-    name: str = "sgd"
     lr: float = 0.1
     schedule: str = "constant"
     wrap: dict[str, Any] | None = None
@@ -269,8 +268,13 @@ def _not_at_default(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]
         elif isinstance(value, dict) and any(map(is_dataclass, value.values())):
             for name, inner in value.items():
                 yield from _not_at_default(inner, f"{key}.{name}.")
-        elif value != (f.default if f.default_factory is MISSING else f.default_factory()):
+        elif value != (f.default if f.default_factory is MISSING else f.default_factory()) or _names(settings, f.name):
             yield key, value
+
+
+def _names(settings: Any, key: str) -> bool:
+    """Whether this key says which member's options these are."""
+    return isinstance(settings, Options) and key == "name"
 
 
 def fingerprint_of(identity: Mapping[str, Any]) -> str:
@@ -396,7 +400,10 @@ def _types(composed: DictConfig) -> dict[str, Any]:
 
 def _wrappers(composed: DictConfig) -> dict[str, Any]:
     """The options of each wrapper that ``optim.wrap`` names, in order."""
-    names = map(str, OmegaConf.select(composed, "optim.wrap") or ())
+    wrap = OmegaConf.select(composed, "optim.wrap") or {}
+    if not isinstance(wrap, DictConfig | dict):
+        raise ValueError(f"optim.wrap must be a mapping of wrappers to their options (got {wrap})")
+    names = map(str, wrap)
     return {name: member(_WRAPPERS.room, _contract(_WRAPPERS), name).options for name in names}
 
 

@@ -1,5 +1,8 @@
 """Networks and norms for tests."""
 
+import types
+
+from icsbench import members as project
 from icsbench.config import options_of
 from icsbench.members import member, members
 from icsbench.models import Model
@@ -27,3 +30,11 @@ def norm_module(regime, features, dimensions, **options):
     kept, module = bound(transform, Place(0, 2, features, dimensions))
     assert kept is transform
     return module
+
+
+def register(monkeypatch, room, *found):
+    """Make members known, as an installed package would by an entry point of the room."""
+    module = types.ModuleType("somebodys")
+    vars(module).update({f"MEMBER{number}": member for number, member in enumerate(found)})
+    others = project._modules
+    monkeypatch.setattr(project, "_modules", lambda of: (*others(of), module) if of == room else others(of))

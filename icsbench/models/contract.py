@@ -44,7 +44,8 @@ class Model:
     units: bool = False
     """Whether all channels of every layer are single units, as in an MLP."""
     dtype: torch.dtype = torch.float32
-    """What it is trained in: float32, for which autocast may stand in, or float64."""
+    """What it is trained in: float32, for which autocast may stand in, or float64. The inputs of data=gaussian are
+    float64, images are float32: a network in float64 casts those itself."""
     scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What a scale stands for with this network, as dotted keys and their values: a run with others is "altered"."""
 
