@@ -349,7 +349,8 @@ def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
 
 def unknown_key(key: str) -> str:
     """The error line for a key that the configuration does not have."""
-    known = [*_keys(Config)]
+    plain = [f.name for f in fields(Config) if f.name not in _OPEN and not is_dataclass(f.type)]
+    known = plain if difflib.get_close_matches(key, plain, n=1) else [*_keys(Config)]  # which imports every member
     if key in known:
         group = key.split(".")[0]
         return f"configuration: '{key}' does not apply to the chosen {group}; choose another with {group}=NAME"
