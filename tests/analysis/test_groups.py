@@ -13,8 +13,11 @@ from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.analysis.tables import result_table
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
+from icsbench.members import members
+from icsbench.models import Model
+from icsbench.norms import Norm
 from icsbench.record import legacy
-from icsbench.record.reader import load_runs
+from icsbench.record.reader import Regime, load_runs
 from icsbench.report.markdown import results_as_markdown
 
 SCALE_FILES = Path(__file__).resolve().parents[2] / "configs" / "scale"
@@ -38,12 +41,26 @@ def facts(root):
 def test_the_scales_are_those_of_the_configuration():
     scales = legacy.model({"model.name": "vgg16"})["scales"]
     assert {file.stem for file in SCALE_FILES.glob("*.yaml")} == scales.keys()
-    for name, scale in scales.items():
+    width = yaml.safe_load((SCALE_FILES.parent / "model" / "vgg16.yaml").read_text())["width"]
+    widths = re.fullmatch(r"\$\{icsbench\.by_scale:\$\{scale\},([\d.]+),([\d.]+),([\d.]+)\}", width).groups()
+    for (name, scale), width in zip(scales.items(), widths, strict=True):
         written = yaml.safe_load((SCALE_FILES / f"{name}.yaml").read_text())
         data = next(entry["override /data"] for entry in written["defaults"])
-        found = {"data.name": data, "model.width": written["model"]["width"]}
+        found = {"data.name": data, "model.width": float(width)}
         found |= {key: written[key] for key in ("steps", "batch_size")}
         assert scale == {key: value for key, value in found.items() if key != "steps" or name == "paper"}
+
+
+def test_earlier_records_show_as_the_members_say_today():
+    norms, models = members("norms", Norm), members("models", Model)
+    for name, look in legacy.LOOKS.items():
+        assert Regime(name, look).__dict__ == Regime(name, norms[name].look._asdict()).__dict__
+    for name in ("vgg11", "vgg13", "vgg16", "vgg19", "mlp", "dln"):
+        sizes = {"width": 0.25} if name.startswith("vgg") else {"depth": 5, "units": 7}
+        said = legacy.model({f"model.{key}": value for key, value in {"name": name, **sizes}.items()})
+        model = models[name]
+        today = {"label": model.label(model.options(name=name, **sizes)), "units": model.units, "scales": model.scales}
+        assert said == today
 
 
 def test_a_scale_that_was_altered_does_not_pose_as_it(tmp_path):
@@ -394,7 +411,7 @@ def test_seeds_of_an_earlier_folder_and_of_a_later_one_are_one_cell(tmp_path):
         before = (earlier / "config.yaml").read_text()
         change(earlier, key, value)
         (group,) = groups_of(tmp_path)
-        assert [[run.seed for run in cell.runs] for cell in group.conditions] == [[0], [1]]
+        assert sorted([run.seed for run in cell.runs] for cell in group.conditions) == [[0], [1]]
         (earlier / "config.yaml").write_text(before)
 
 
