@@ -352,7 +352,8 @@ def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
 
 def unknown_key(key: str) -> str:
     """The error line for a key that the configuration does not have."""
-    known = [*_keys(Config)]
+    plain = [f.name for f in fields(Config) if f.name not in _OPEN and not is_dataclass(f.type)]
+    known = plain if difflib.get_close_matches(key, plain, n=1) else [*_keys(Config)]  # which imports every member
     if key in known and key.startswith("optim.wrap."):
         return f"configuration: '{key}' is of a wrapper that is not there yet; add it with '+{key}=VALUE'"
     if key in known:

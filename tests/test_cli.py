@@ -96,7 +96,7 @@ def test_help_of_training_shows_every_group_and_the_configuration():
     assert (result.code, result.err) == (0, "")
     for group in ("data", "experiment", "model", "norm", "optim", "probes", "scale", "wandb"):
         assert f"{group}: {', '.join(options(group))}\n" in result.out
-    for line in ("  width: 0.125", "seed: 0", "icsbench train norm=noisy_bn seed=3"):
+    for line in ("  width: ${icsbench.by_scale:", "seed: 0", "icsbench train norm=noisy_bn seed=3"):
         assert line in result.out
     assert not Path("results").exists()
 
@@ -167,7 +167,7 @@ def test_python_m_icsbench():
     [
         ("norm=", {f"norm={name}" for name in options("norm")}),
         ("norm=no", {"norm=noise", "norm=noisy_bn", "norm=none"}),
-        ("optim.", {"optim.lr=", "optim.momentum=", "optim.schedule=", "optim.weight_decay="}),
+        ("optim.", {f"optim.{key}=" for key in ("name", "lr", "wrap", "momentum", "schedule", "weight_decay")}),
         ("scale=", {f"scale={name}" for name in options("scale")}),
         ("experiment=", {f"experiment={name}" for name in options("experiment")}),
         ("see", {"seed="}),

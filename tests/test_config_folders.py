@@ -90,7 +90,7 @@ def test_a_file_that_is_refused_is_one_line(name, text, said, arguments):
 
 
 def test_a_folder_that_is_not_there():
-    assert invoke("train", "-cd", "nowhere").err == "icsbench: --config-dir nowhere: no such folder\n"
+    assert invoke("train", "-cd", "nowhere").err == "icsbench: --config-dir: folder 'nowhere' not found\n"
 
 
 def test_yaml_of_an_installed_package(tmp_path):

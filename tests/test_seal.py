@@ -65,13 +65,14 @@ def test_a_seal_that_is_missing_or_damaged_or_of_another_folder(trained):
 
 
 def test_the_same_run_of_another_experiment_is_copied_and_not_trained(config, trained, untrained):
-    other = replace(config, experiment="other", scale="cpu")
+    study = {"factors": {"steps": ["eval_every"]}}
+    other = replace(config, experiment="other", scale="cpu", study=study)
     assert run(other) == json.loads((trained / "summary.json").read_text())
     mine, theirs = content(other.run_dir), content(trained)
     assert mine.pop("config.yaml") != theirs.pop("config.yaml")
     assert mine == theirs and "probes/shift/layers.json" in mine
     copied = load_config(other.run_dir / "config.yaml")
-    assert (copied.experiment, copied.scale) == ("other", "cpu")
+    assert (copied.experiment, copied.scale, copied.study) == ("other", "cpu", study)
     assert broken(other.run_dir) is None
     assert (other.run_dir / "checkpoint.pt").read_bytes() == (trained / "checkpoint.pt").read_bytes()
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from icsbench.errors import IcsbenchError
@@ -12,11 +13,13 @@ from icsbench.record.reader import Kind, Regime, Run
 _FACTORS = ("norm", "optim.lr")
 """What every study may vary: the norm with its options, and the learning rate."""
 
-_NOT_COMPARED = (
-    *("experiment", "study", "results", "seed", "device", "threads", "deterministic", "compile", "checkpoint_every"),
-    *("eval_every", "data.root", "wandb"),
+_NO_NUMBERS = (
+    *("experiment", "study", "results", "seed", "device", "threads", "checkpoint_every", "data.root", "wandb"),
 )
-"""Settings that leave alone what a run measures: where and how it is computed, and how often it is looked at."""
+"""Settings, the seed apart, that say where a run is made, and bear on none of its numbers."""
+
+_NOT_COMPARED = (*_NO_NUMBERS, "deterministic", "compile", "eval_every")
+"""Settings in which runs may differ: where and how they are computed, and how often they are looked at."""
 
 _NAMED_FIRST = ("lab.name", "lab", "scale", "data.name", "model.name", "model", "steps", "batch_size", "optim", "data")
 """The order in which settings are tried to tell apart groups of one experiment; then any other, by its key."""
@@ -49,13 +52,15 @@ def regime_order(regime: Regime) -> tuple[float, str]:
 class Condition:
     """A cell of a study: the seeds of one configuration, with one regime at one learning rate (NaN for a lab).
 
-    ``settings``: its value of each factor by dotted key, the options of a factor that is a group among them.
+    ``settings``: its value of each factor by dotted key, the options of a factor that is a group among them. ``shown``:
+    those that tables tell cells of one regime apart by, the options of the norm and the factors that a record names.
     """
 
     regime: Regime
     lr: float
     runs: tuple[Run, ...]
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    shown: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def trained(self) -> tuple[Run, ...]:
@@ -113,16 +118,17 @@ class Group:
     @cached_property
     def conditions(self) -> list[Condition]:
         """One per configuration, by learning rate, regime, factors that the records name, folder; seeds ascending."""
-        folders: dict[Any, list[Run]] = {}
-        for run in self.runs:
-            folders.setdefault((*_order(run), run.path.parent), []).append(run)
-        return [
-            Condition(runs[0].regime, runs[0].lr, tuple(sorted(runs, key=lambda run: run.seed)), self._cell(runs[0]))
-            for _, runs in sorted(folders.items(), key=lambda item: item[0])
-        ]
-
-    def _cell(self, run: Run) -> dict[str, Any]:
-        return {key: value for key, value in run.settings.items() if _below(key, self.factors)}
+        named = {factor for run in self.runs if "study" in run.config for factor in run.factors}
+        cells = []
+        for runs in _configurations(self.runs):
+            first = runs[0]
+            settings = {key: value for key, value in first.settings.items() if _below(key, self.factors)}
+            shown = {key: settings[key] for key in settings if _below(key, ("norm", *named)) and key != "norm.name"}
+            ranks = tuple((key, isinstance(value, str), value) for key, value in sorted(shown.items()) if named)
+            lr = first.lr if self.kind == "training" else 0.0
+            order = (lr, *regime_order(first.regime), ranks, first.path.parent)
+            cells.append((order, Condition(first.regime, first.lr, runs, settings, shown)))
+        return [cell for _, cell in sorted(cells, key=lambda item: item[0])]
 
     def select(self, **settings: Any) -> Condition:
         """The one cell with these settings: ``norm`` (its name), ``lr``, or dotted keys of the config.
@@ -326,11 +332,10 @@ def _differences(runs: Sequence[Run], factors: Mapping[str, tuple[str, ...]]) ->
     free = {*_NOT_COMPARED, *factors, *(key for hanging in factors.values() for key in hanging)}
     if any(_below(key, ("data",)) for key in factors):
         free.add("data.fingerprint")
-    different = {}
-    for key in set().union(*(run.settings for run in runs)):
-        if _below(key, free) or _is_schedule(key, runs):
+    different: dict[str, bool] = {}
+    for key, values in _values(runs).items():
+        if _below(key, free) or _is_schedule(key, values):
             continue
-        values = {_compared(run, key) for run in runs}
         if key.startswith("probes."):
             values.discard(None)
         if len(values) > 1:
@@ -338,11 +343,20 @@ def _differences(runs: Sequence[Run], factors: Mapping[str, tuple[str, ...]]) ->
     return sorted(different, key=lambda key: (*_place(key), not different[key], key))
 
 
-def _is_schedule(key: str, runs: Sequence[Run]) -> bool:
+def _values(runs: Sequence[Run]) -> dict[str, set[Any]]:
+    """The values of every setting among runs, None where one lacks it."""
+    settings = [run.settings for run in runs]
+    values = {key: {of_run.get(key) for of_run in settings} for key in set().union(*settings)}
+    if True in values.get("amp", ()):
+        values["amp"] = {precision(run) for run in runs}
+    return values
+
+
+def _is_schedule(key: str, values: set[Any]) -> bool:
     """Whether a setting says which probes measure, or how often, and not how."""
     if not key.startswith("probes."):
         return False
-    return key.endswith("every") or all(isinstance(run.settings.get(key), bool | None) for run in runs)
+    return key.endswith("every") or all(isinstance(value, bool | None) for value in values)
 
 
 def _place(key: str) -> tuple[bool, int]:
@@ -377,14 +391,20 @@ def _suffix(key: str, value: Any) -> str:
     return f"-{str(value)[:8]}" if leaf == "fingerprint" else f"-{leaf}{value}"
 
 
-def named_factors(run: Run) -> dict[str, Any]:
-    """The options of the norm of a run, and the factors that its record names for its study, by dotted key."""
-    named = ("norm", *(run.factors if "study" in run.config else ()))
-    return {key: value for key, value in run.settings.items() if _below(key, named) and key != "norm.name"}
+def _configurations(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
+    """The runs of each configuration by seed, in the order of their folders.
 
-
-def _order(run: Run) -> tuple[Any, ...]:
-    """Sort key of a configuration: learning rate, regime, and the factors that the record names."""
-    values = named_factors(run).items() if "study" in run.config else ()
-    ranks = tuple((key, isinstance(value, str), value) for key, value in sorted(values))
-    return (run.lr if run.kind == "training" else 0.0, *regime_order(run.regime), ranks)
+    Those of one folder, and of folders next to it with the same settings and other seeds: earlier versions called some
+    folders otherwise.
+    """
+    folders: dict[Path, list[Run]] = {}
+    for run in runs:
+        folders.setdefault(run.path.parent, []).append(run)
+    found: dict[Any, list[Run]] = {}
+    for folder, members in sorted(folders.items()):
+        settings = members[0].settings.items()
+        key = folder.parent, frozenset(item for item in settings if not _below(item[0], _NO_NUMBERS))
+        if {run.seed for run in found.get(key, [])} & {run.seed for run in members}:
+            key = folder
+        found.setdefault(key, []).extend(members)
+    return [tuple(sorted(members, key=lambda run: run.seed)) for members in found.values()]

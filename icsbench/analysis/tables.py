@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from icsbench.analysis.groups import Condition, Group, group_runs, named_factors
+from icsbench.analysis.groups import Condition, Group, group_runs
 from icsbench.analysis.quantities.protocols import protocols
 from icsbench.analysis.statistics import Interval, mean_interval, paired_difference, paired_ratio
 from icsbench.record.reader import Run
@@ -98,9 +98,9 @@ def setting_of(condition: Condition, conditions: Sequence[Condition]) -> str:
 
     That is: options of its norm, and factors that its record names, with their values.
     """
-    mine = named_factors(condition.runs[0])
+    mine = condition.shown
     others = [
-        named_factors(other.runs[0])
+        other.shown
         for other in conditions
         if other is not condition and (other.regime, other.lr) == (condition.regime, condition.lr)
     ]

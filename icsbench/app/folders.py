@@ -35,7 +35,7 @@ def also(typed: Sequence[Path]) -> Iterator[None]:
     """
     for folder in typed:
         if not folder.is_dir():
-            raise IcsbenchError(f"--config-dir {folder}: no such folder")
+            raise IcsbenchError(f"--config-dir: folder '{folder}' not found")
     _typed.extend(typed)
     try:
         _refuse(folders())

@@ -1,6 +1,6 @@
 """The data: where it is read from or drawn, and the batches it is trained in."""
 
-from icsbench.data.batches import Batches, channel_statistics, normalise
+from icsbench.data.batches import Batches, channel_statistics, normalize
 from icsbench.data.gaussian import FullBatch, gaussian_problem
 from icsbench.data.kinds import Split
 from icsbench.data.sources import Dataset, load_dataset
@@ -13,5 +13,5 @@ __all__ = [
     "channel_statistics",
     "gaussian_problem",
     "load_dataset",
-    "normalise",
+    "normalize",
 ]

@@ -35,7 +35,7 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance.sqrt()
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return ``(images - mean) / std`` as float32 ``(N, C, H, W)`` in the channels_last memory format.
 
     ``images`` is uint8 ``(N, H, W, C)``; ``mean`` and ``std`` are ``(C,)`` in pixel units 0..255. The result is on
@@ -110,7 +110,7 @@ class Batches:
         index = self._epoch_order(epoch)[position * self._batch_size :][: self._batch_size]
         if not (self._flip or self._crop):
             index = index.to(self._device, non_blocking=True)
-            return normalise(self._images.index_select(0, index), self._mean, self._std), self._labels[index]
+            return normalize(self._images.index_select(0, index), self._mean, self._std), self._labels[index]
         draw = generator(self._seed, "augment", step)
         # An image is read from the pixel numbered `first`, and along its rows in the direction `stride`.
         first, stride = index * self._width**2, torch.ones_like(index)
@@ -125,7 +125,7 @@ class Batches:
         index, first, stride = plan[0], plan[1, :, None, None], plan[2, :, None, None]
         chosen = first + stride * self._across + self._down
         images = self._pixels.index_select(0, chosen.flatten()).view(self._batch_size, *self._shape)
-        return normalise(images, self._mean, self._std), self._labels[index]
+        return normalize(images, self._mean, self._std), self._labels[index]
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:

@@ -52,8 +52,8 @@ class Dataset:
     fingerprint: str
     binary: bool = False
 
-    def normalisation(self) -> tuple[Tensor, Tensor]:
-        """Return the mean and standard deviation, float64 ``(C,)`` in pixel units, for ``normalise`` and ``Batches``.
+    def normalization(self) -> tuple[Tensor, Tensor]:
+        """Return the mean and standard deviation, float64 ``(C,)`` in pixel units, for ``normalize`` and ``Batches``.
 
         Those of the training images, channel by channel; of binary images 0 and 255, so that the network's inputs are
         0 and 1 (Ioffe & Szegedy 2015, section 4.1). Of ``gaussian`` there is none: it has no images.

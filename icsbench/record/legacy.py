@@ -49,12 +49,17 @@ _NETWORKS = {
     "mlp": "mlp",
     "dln": "dln",
 }
+_STATISTICS = ("norm.eps", "norm.momentum")
+_NOISE = ("norm.n_mu", "norm.n_sigma", "norm.r_mu", "norm.r_sigma", "norm.strength")
 _NOT_TAKEN = {
     "vgg": ("model.depth", "model.units"),
     "mlp": ("model.width", "model.head", "model.head_norm"),
     "dln": ("model.width", "model.head", "model.head_norm"),
+    "none": (*_STATISTICS, *_NOISE),
+    **dict.fromkeys(("bn", "l1", "l2", "linf"), _NOISE),
+    "noise": _STATISTICS,
 }
-"""Options of other networks, which the config of a run held too."""
+"""Options of other networks and norms, which the config of a run held too."""
 
 _SCALES: dict[str, dict[str, dict[str, Any]]] = {
     "vgg": {
@@ -79,8 +84,8 @@ _SCALES: dict[str, dict[str, dict[str, Any]]] = {
 
 def settings(found: dict[str, Any]) -> dict[str, Any]:
     """The settings of a training by dotted key: with those its record lacks, without those that it does not use."""
-    network = _NETWORKS.get(found.get("model.name", ""))
-    unused = set(_NOT_TAKEN[network]) if network else set()
+    network = _NETWORKS.get(found.get("model.name", ""), "")
+    unused = {*_NOT_TAKEN.get(network, ()), *_NOT_TAKEN.get(found.get("norm.name", ""), ())}
     if network and found.get("model.init") != "gaussian":
         unused.add("model.init_std")
     lacking = {key: value for key, value in _DEFAULTS.items() if key not in found}

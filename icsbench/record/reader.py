@@ -144,7 +144,7 @@ class Run:
         """Every setting that is not null, by dotted key, and ``data.fingerprint``, that of the data it was made from.
 
         A setting that a record of an earlier version lacks has the value that its run had; one that its network does
-        not take is left out. A list is the text of it.
+        not take is left out. A list, or an empty group, is the text of it.
         """
         found = dict(_flat(self.config))
         data = self.environment.get("data")
@@ -276,8 +276,14 @@ class Run:
 
     def steps_of(self, probe: str) -> list[int]:
         """The steps at which a probe stored arrays, ascending."""
-        files = (self.path / schema.PROBES / probe).glob(schema.PROBE_ARRAYS)
-        return sorted(schema.step_of_arrays(file.stem) for file in files)
+        if probe not in self._steps:
+            files = (self.path / schema.PROBES / probe).glob(schema.PROBE_ARRAYS)
+            self._steps[probe] = sorted(schema.step_of_arrays(file.stem) for file in files)
+        return self._steps[probe]
+
+    @cached_property
+    def _steps(self) -> dict[str, list[int]]:
+        return {}
 
     def arrays(self, probe: str, step: int, *names: str) -> list[NDArray[np.float64]]:
         """The arrays of these names that a probe stored at a step.
@@ -293,8 +299,10 @@ class Run:
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
             raise IcsbenchError(f"{path}: damaged or not a {probe} probe; delete the run and run it again") from None
 
-    def channels_of(self, probe: str, step: int, name: str, layer: str) -> NDArray[np.float64]:
-        """The part of one layer in an array whose last axis has the channels of all layers that the probe measured.
+    def channels_of(
+        self, probe: str, step: int, name: str, layer: str, before: tuple[int, ...] = ()
+    ) -> NDArray[np.float64]:
+        """The part of one layer, (*before, its channels), in an array (*before, channels of all layers of the probe).
 
         :raises IcsbenchError: the layer was not probed, or the file is missing or damaged.
         """
@@ -304,41 +312,12 @@ class Run:
             raise IcsbenchError(f"{self.path}: no probe of {layer}; the probed layers are {', '.join(paths) or 'none'}")
         (values,) = self.arrays(probe, step, name)
         ends = np.cumsum([probed.channels for probed in layers])
-        if values.shape[-1:] != (ends[-1],):
+        if values.shape != (*before, ends[-1]):
             raise IcsbenchError(
                 f"{self.path}: probe at step {step} has {name} of shape {values.shape}, where layers.json has "
                 f"{ends[-1]} channels; delete the run and run it again"
             )
         return np.split(values, ends[:-1], axis=-1)[paths.index(layer)]
-
-    # Until their callers use the four above.
-
-    @property
-    def layers(self) -> list[Layer]:
-        """``layers_of("shift")``."""
-        return self.layers_of("shift")
-
-    @property
-    def ics_layers(self) -> list[Layer]:
-        """``layers_of("ics")``."""
-        return self.layers_of("ics")
-
-    @cached_property
-    def probe_steps(self) -> list[int]:
-        """``steps_of("shift")``."""
-        return self.steps_of("shift")
-
-    def histogram(self, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Counts (layers, bins) and bin edges (layers, bins + 1) of the pre-activations at a probed step.
-
-        Counts are pooled over the channels of a layer; rows are in the order of ``layers``.
-        """
-        counts, edges = self.arrays("shift", step, "histogram_counts_preactivation", "histogram_edges_preactivation")
-        return counts, edges
-
-    def quantiles(self, step: int, layer: str) -> NDArray[np.float64]:
-        """The 15th, 50th and 85th percentile of the pre-activation of every channel of a layer: (3, channels)."""
-        return self.channels_of("shift", step, "quantiles_preactivation", layer)
 
 
 def load_runs(root: Path) -> list[Run]:
@@ -431,12 +410,12 @@ def _locked(path: Path) -> bool:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of every setting that is not null; a list as the text of it."""
+    """Dotted key and value of every setting that is not null; a list, or an empty group, as the text of it."""
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            yield f"{prefix}{key}", str(value) if isinstance(value, list) else value
+            yield f"{prefix}{key}", str(value) if isinstance(value, list | dict) else value
 
 
 def _required(config: dict[str, Any], key: str, path: Path) -> Any:

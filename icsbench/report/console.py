@@ -96,7 +96,7 @@ def print_runs(console: Console, runs: Sequence[Run]) -> None:
         "status": lambda run: run.status,
         "step": lambda run: f"{_step(run)}" + ("" if run.kind == "lab" else f"/{run.setting('steps', '?')}"),
     }
-    if not all(run.regression for run in runs):
+    if any(run.kind == "training" and not run.regression for run in runs):
         columns |= {
             "train %": lambda run: _percent(run.train_accuracy if run.finished else _latest(run, TRAIN_ACCURACY)),
             "test %": lambda run: _percent(_test_accuracy(run)),

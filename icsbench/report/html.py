@@ -109,7 +109,7 @@ def _templates() -> Environment:
 
 def _summary(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> str:
     judged = {run for verdict in verdicts for run in verdict.runs}
-    labels = sorted({str(run.environment["data"]["label"]) for run in judged})
+    labels = sorted({str(run.environment["data"]["label"]) for run in judged if "data" in run.environment})
     return summary_line(verdicts) + (f"; data: {'; '.join(labels)}" if labels else "") + "."
 
 
@@ -203,9 +203,21 @@ def _number(value: Any, form: str = ".2g") -> str:
 
 def _row(run: Run, columns: Sequence[str]) -> list[str]:
     """The cells of a run in the table; ``columns`` are the protocols of the test accuracies."""
-    units = run.setting("model.units")
     return [
         run.regime,
+        *(_of_the_training(run) if run.kind == "training" else ("", str(run.seed), *[""] * 5)),
+        run.status,
+        _number(None if run.seconds is None else run.seconds / 60, ".1f"),
+        _number(run.summary.get("train/loss"), ".4g"),
+        _percent(run.train_accuracy),
+        *(_percent(run.test_accuracy.get(protocol)) for protocol in columns),
+        "/".join(run.path.resolve().parts[-3:]),
+    ]
+
+
+def _of_the_training(run: Run) -> list[str]:
+    units = run.setting("model.units")
+    return [
         _number(run.lr, "g"),
         str(run.seed),
         _number(run.summary.get("steps", run.setting("steps")), ",d"),
@@ -213,12 +225,6 @@ def _row(run: Run, columns: Sequence[str]) -> list[str]:
         _number(run.setting("norm.strength"), "g") if _draws_noise(run) else "",
         _number(run.setting("batch_size"), "d"),
         precision(run),
-        run.status,
-        _number(None if run.seconds is None else run.seconds / 60, ".1f"),
-        _number(run.summary.get("train/loss"), ".4g"),
-        _percent(run.train_accuracy),
-        *(_percent(run.test_accuracy.get(protocol)) for protocol in columns),
-        "/".join(run.path.resolve().parts[-3:]),
     ]
 
 

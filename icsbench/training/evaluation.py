@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from icsbench.config import Config
-from icsbench.data import Split, normalise
+from icsbench.data import Split, normalize
 from icsbench.members import member
 from icsbench.norms import Norm, batch_norms, noise_modules
 from icsbench.probes import undisturbed
@@ -115,7 +115,7 @@ def accuracies(
             for images, labels in zip(
                 split.images.tensor_split(chunks), split.labels.tensor_split(chunks), strict=True
             ):
-                outputs = model(normalise(images, mean, std))
+                outputs = model(normalize(images, mean, std))
                 classes = outputs.shape[1]
                 of_chunk = hits(outputs, labels)
                 right, guessed = right + of_chunk[0], guessed + of_chunk[1]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icsbench.config import Config
-from icsbench.data import Batches, Dataset, FullBatch, Split, normalise
+from icsbench.data import Batches, Dataset, FullBatch, Split, normalize
 from icsbench.errors import IcsbenchError
 from icsbench.members import member
 from icsbench.models import Model, Network
@@ -71,7 +71,7 @@ class Task:
                 )
             return
         self.loss = cross_entropy
-        mean, std = dataset.normalisation()
+        mean, std = dataset.normalization()
         data = config.data
         self.batches = Batches(
             dataset.train,
@@ -112,4 +112,4 @@ class Task:
             raise IcsbenchError(f"probes.batch_size is {size}, more than the {available} training images")
         generator = torch.Generator().manual_seed(stream_seed(self._config.seed, "probe"))
         chosen = torch.randperm(available, generator=generator)[:size]
-        return normalise(self._train.images[chosen].to(self._device), self.mean, self.std)
+        return normalize(self._train.images[chosen].to(self._device), self.mean, self.std)

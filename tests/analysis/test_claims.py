@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 import pytest
 from helpers import invoke
 from planted import finish, write
+from synthetic import write_lab
 
 from icsbench import members
 from icsbench.analysis.claims import all_claims, claim_of, serves
@@ -108,6 +109,47 @@ def test_a_claim_of_another_package_is_judged_and_reported(installed, records):
     page = (records / "report.html").read_text()
     assert 'id="claim-9c"' in page and "Me 2026" in page
     assert "<dt><code>mine</code></dt><dd>Standard + my norm</dd>" in page
+
+
+LAB_FAMILY = """
+from icsbench.analysis.claims.contract import Claim, Part
+from icsbench.analysis.claims.paired import paired, runs_of
+
+
+def _distance(group):
+    far = {"far": runs_of(group, "walk", **{"lab.depth": 3})}
+    return paired(far, lambda run: float(run.metrics.series("walk/distance")[1][-1]))
+
+
+FAR = Claim(
+    id="24",
+    statement="Walks lead far.",
+    by="Me 2026",
+    where="nowhere",
+    parts=(Part("distance", _distance, "the distance at the end", ("walks",), low=5),),
+    margin="Five is far.",
+    fairness=("Straight ahead.",),
+)
+"""
+
+
+def test_a_claim_on_the_rows_of_a_lab_is_judged_and_reported(installed, tmp_path):
+    installed(text=LAB_FAMILY)
+    root = tmp_path / "results"
+    for seed in range(6):
+        for depth in (3, 4):
+            path = write_lab(root, seed=seed, label="Random walk", factors={"lab.depth": []}, depth=depth)
+            finish(path, json.loads((path / "summary.json").read_text()))
+    (verdict,) = judge(load_runs(root), [claim_of("24")])
+    assert (verdict.verdict, verdict.n, len(verdict.runs)) == ("supported", 6, 6)
+    assert verdict.findings[0].values == {seed: 9.0 + seed for seed in range(6)}
+    assert verdict.command == "icsbench sweep experiment=walks scale=demo"
+    for command in ("claims", "report", "runs"):
+        done = invoke(command, str(root))
+        assert done.code == 0, done.err
+    assert "walk-depth3/seed-0" in done.out
+    page = (root / "report.html").read_text()
+    assert "<dt><code>walk</code></dt><dd>Random walk</dd>" in page and "walks/walk-depth3/seed-5</td>" in page
 
 
 def test_two_claims_of_one_id_are_refused_in_one_line(installed):

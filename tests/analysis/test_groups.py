@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.analysis.tables import result_table
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
+from icsbench.members import members
+from icsbench.models import Model
+from icsbench.norms import Norm
 from icsbench.record import legacy
-from icsbench.record.reader import load_runs
+from icsbench.record.reader import Regime, load_runs
 from icsbench.report.markdown import results_as_markdown
 
 SCALE_FILES = Path(__file__).resolve().parents[2] / "configs" / "scale"
@@ -37,12 +41,26 @@ def facts(root):
 def test_the_scales_are_those_of_the_configuration():
     scales = legacy.model({"model.name": "vgg16"})["scales"]
     assert {file.stem for file in SCALE_FILES.glob("*.yaml")} == scales.keys()
-    for name, scale in scales.items():
+    width = yaml.safe_load((SCALE_FILES.parent / "model" / "vgg16.yaml").read_text())["width"]
+    widths = re.fullmatch(r"\$\{icsbench\.by_scale:\$\{scale\},([\d.]+),([\d.]+),([\d.]+)\}", width).groups()
+    for (name, scale), width in zip(scales.items(), widths, strict=True):
         written = yaml.safe_load((SCALE_FILES / f"{name}.yaml").read_text())
         data = next(entry["override /data"] for entry in written["defaults"])
-        found = {"data.name": data, "model.width": written["model"]["width"]}
+        found = {"data.name": data, "model.width": float(width)}
         found |= {key: written[key] for key in ("steps", "batch_size")}
         assert scale == {key: value for key, value in found.items() if key != "steps" or name == "paper"}
+
+
+def test_earlier_records_show_as_the_members_say_today():
+    norms, models = members("norms", Norm), members("models", Model)
+    for name, look in legacy.LOOKS.items():
+        assert Regime(name, look).__dict__ == Regime(name, norms[name].look._asdict()).__dict__
+    for name in ("vgg11", "vgg13", "vgg16", "vgg19", "mlp", "dln"):
+        sizes = {"width": 0.25} if name.startswith("vgg") else {"depth": 5, "units": 7}
+        said = legacy.model({f"model.{key}": value for key, value in {"name": name, **sizes}.items()})
+        model = models[name]
+        today = {"label": model.label(model.options(name=name, **sizes)), "units": model.units, "scales": model.scales}
+        assert said == today
 
 
 def test_a_scale_that_was_altered_does_not_pose_as_it(tmp_path):
@@ -376,6 +394,35 @@ def test_records_from_before_a_setting_are_pooled_with_those_that_have_it_at_its
     assert [len(group.runs) for group in groups_of(tmp_path)] == [2]
     change(tmp_path / "new" / earlier.relative_to(tmp_path / "old").with_name("seed-0"), "optim.momentum", 0.9)
     assert [group.name for group in groups_of(tmp_path)] == ["three_regimes-momentum0.0", "three_regimes-momentum0.9"]
+
+
+def test_seeds_of_an_earlier_folder_and_of_a_later_one_are_one_cell(tmp_path):
+    options = MLP | {"steps": 20, "probes": False}
+    runs = [write_run(tmp_path, "bn", seed, **options) for seed in range(2)]
+    earlier = runs[1].parent.with_name("bn-mlp-w0.125") / "seed-1"
+    earlier.parent.mkdir()
+    runs[1].rename(earlier)
+    for key, value in {"model.width": 0.125, "model.head": "linear", "norm.n_mu": 0.5, "norm.strength": 1.0}.items():
+        change(earlier, key, value)
+    change(runs[0], "study", {"factors": {}})
+    (group,) = groups_of(tmp_path)
+    assert [[run.seed for run in cell.runs] for cell in group.conditions] == [[0, 1]]
+    for key, value in {"eval_every": 7, "norm.eps": 1e-3}.items():
+        before = (earlier / "config.yaml").read_text()
+        change(earlier, key, value)
+        (group,) = groups_of(tmp_path)
+        assert sorted([run.seed for run in cell.runs] for cell in group.conditions) == [[0], [1]]
+        (earlier / "config.yaml").write_text(before)
+
+
+def test_the_same_seed_twice_is_never_one_cell(tmp_path):
+    run = write_run(tmp_path, "bn", **TINY)
+    copy = run.parent.with_name("copy") / "seed-0"
+    shutil.copytree(run, copy)
+    (group,) = groups_of(tmp_path)
+    assert [len(cell.runs) for cell in group.conditions] == [1, 1]
+    with pytest.raises(NotMeasured, match="2 settings of bn, which must not be pooled"):
+        group.select(norm="bn")
 
 
 def test_options_of_another_network_in_an_earlier_record_divide_nothing(tmp_path):

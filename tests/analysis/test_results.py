@@ -198,16 +198,19 @@ def test_the_channels_of_a_layer(tmp_path):
     with np.load(path / "probes" / "shift" / "step-00000016.npz") as file:
         arrays = dict(file)
     assert np.array_equal(
-        run.channels_of("shift", 16, "quantiles_preactivation", "fc2"), arrays["quantiles_preactivation"][:, 3:]
+        run.channels_of("shift", 16, "quantiles_preactivation", "fc2", (3,)), arrays["quantiles_preactivation"][:, 3:]
     )
     with pytest.raises(IcsbenchError, match="no probe of fc3; the probed layers are fc1, fc2"):
-        run.channels_of("shift", 16, "quantiles_preactivation", "fc3")
+        run.channels_of("shift", 16, "quantiles_preactivation", "fc3", (3,))
     arrays["quantiles_preactivation"] = arrays["quantiles_preactivation"][:, 1:]
     np.savez(path / "probes" / "shift" / "step-00000016.npz", **arrays)
     with pytest.raises(
         IcsbenchError, match=r"quantiles_preactivation of shape \(3, 6\), where layers.json has 7 channels"
     ):
-        only(path).channels_of("shift", 16, "quantiles_preactivation", "fc2")
+        only(path).channels_of("shift", 16, "quantiles_preactivation", "fc2", (3,))
+    np.savez(path / "probes" / "shift" / "step-00000016.npz", quantiles_preactivation=np.zeros((2, 7)))
+    with pytest.raises(IcsbenchError, match=r"quantiles_preactivation of shape \(2, 7\)"):
+        only(path).channels_of("shift", 16, "quantiles_preactivation", "fc2", (3,))
 
 
 HISTOGRAM = ("histogram_counts_preactivation", "histogram_edges_preactivation")

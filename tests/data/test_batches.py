@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as oracle
 
-from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalise
+from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalize
 from icsbench.errors import IcsbenchError
 
 MEAN = torch.tensor([120.0, 110.5, 99.25], dtype=torch.float64)
@@ -182,16 +182,16 @@ def test_channel_statistics_are_exact():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_normalise_is_torchvisions_and_takes_an_empty_split(shape: tuple[int, int, int]):
+def test_normalize_is_torchvisions_and_takes_an_empty_split(shape: tuple[int, int, int]):
     images = make_split(6, shape=shape).images
     height, width, channels = shape
     mean, std = MEAN[:channels], STD[:channels]
     expected = torch.stack([transformed(image, None, None, False) for image in images])
-    result = normalise(images, mean, std)
+    result = normalize(images, mean, std)
     assert torch.allclose(result, expected, rtol=0, atol=1e-6)
     assert result.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(normalise(images.permute(0, 2, 1, 3), mean, std), result.transpose(2, 3))
-    assert normalise(images[:0], mean, std).shape == (0, channels, height, width)
+    assert torch.equal(normalize(images.permute(0, 2, 1, 3), mean, std), result.transpose(2, 3))
+    assert normalize(images[:0], mean, std).shape == (0, channels, height, width)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -166,7 +166,7 @@ def test_binary_covers_the_threshold_and_the_fingerprint(tmp_path: Path):
     binary = load_dataset("mnist", grey, 0, binary=True)
     assert torch.equal(binary.train.images, expected.train.images)
     assert (expected.binary, binary.binary) == (False, True)
-    # The same pixels, but normalised in another way: other data.
+    # The same pixels, but normalized in another way: other data.
     assert binary.fingerprint != expected.fingerprint
     assert binary.fingerprint == load_dataset("mnist", white, 0, binary=True).fingerprint
 

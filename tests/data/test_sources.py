@@ -18,7 +18,7 @@ from torch.nn import functional
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 from written import GREY, expected_rows, make_images, refused, rows, splits, write_image_folder, write_parquet_pair
 
-from icsbench.data import Batches, archives, load_dataset, normalise
+from icsbench.data import Batches, archives, load_dataset, normalize
 
 BASE = "cifar-10-batches-py"
 PER_BATCH = 10
@@ -95,24 +95,24 @@ def test_binary_images_enter_the_network_as_zeros_and_ones(name: str):
     grey, binary = load_dataset(name, None, 100), load_dataset(name, None, 100, binary=True)
     assert binary.label == f"{grey.label}, binary"
     assert binary.fingerprint != grey.fingerprint
-    mean, std = binary.normalisation()
+    mean, std = binary.normalization()
     for split, original in zip(splits(binary), splits(grey), strict=True):
         assert torch.equal(split.labels, original.labels)
-        inputs = normalise(split.images, mean, std)
+        inputs = normalize(split.images, mean, std)
         assert inputs.unique().tolist() == [0, 1]
         assert torch.equal(inputs, (original.images > 127.5).permute(0, 3, 1, 2).float())
     batches = Batches(binary.train, 64, 0, flip=True, crop=True, mean=mean, std=std, device="cpu")
     assert batches(3)[0].unique().tolist() == [0, 1]
 
 
-def test_other_images_are_normalised_by_the_statistics_of_the_training_images():
+def test_other_images_are_normalized_by_the_statistics_of_the_training_images():
     for name in ("digits8", "digits"):
         dataset = load_dataset(name, None, 100)
-        mean, std = dataset.normalisation()
+        mean, std = dataset.normalization()
         channels = dataset.train.images.flatten(0, 2).double()
         assert torch.allclose(mean, channels.mean(0), rtol=1e-12)
         assert torch.allclose(std, channels.std(0, correction=0), rtol=1e-12)
-        inputs = normalise(dataset.train.images, mean, std).double()
+        inputs = normalize(dataset.train.images, mean, std).double()
         assert inputs.mean((0, 2, 3)).abs().max() < 1e-6
         assert (inputs.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-6
 

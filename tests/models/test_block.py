@@ -46,12 +46,12 @@ class TestEveryNetwork:
         regimes = {norm: make(kind, norm)[0] for norm in NORMS}
         layers = [path for path, _ in regimes["none"].layers()]
         reference = dict(regimes["none"].named_parameters())
-        normalised = dict(regimes["bn"].named_parameters())
-        assert len(normalised) > len(reference)
+        normalized = dict(regimes["bn"].named_parameters())
+        assert len(normalized) > len(reference)
         for norm, model in regimes.items():
             assert [path for path, _ in model.layers()] == layers
             parameters = dict(model.named_parameters())
-            assert parameters.keys() == (reference if norm in ("none", "noise") else normalised).keys()
+            assert parameters.keys() == (reference if norm in ("none", "noise") else normalized).keys()
             assert all(torch.equal(parameters[name], value) for name, value in reference.items())
             assert all(norm == "none" or not isinstance(b.norm, nn.Identity) for _, b in model.layers()[:-1])
             assert type(model.layers()[-1][1].norm) is nn.Identity

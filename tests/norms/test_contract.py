@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from icsbench.config import Config, WandbConfig, options_of, probes_options
-from icsbench.data import Split, normalise
+from icsbench.data import Split, normalize
 from icsbench.errors import IcsbenchError
 from icsbench.members import members
 from icsbench.norms import Look, Norm, batch_norms, noise_modules
@@ -232,12 +232,12 @@ def test_statistics_of_another_package_are_evaluated_by_hand(dummies, statistics
     stream = torch.Generator().manual_seed(0)
     images = torch.randint(256, (120, 2, 2, 1), generator=stream).byte()
     mean, std = torch.tensor([0.4]), torch.tensor([0.3])
-    recalibration = [normalise(images[start : start + 20], mean, std) + 0.7 for start in (0, 20, 40)]
+    recalibration = [normalize(images[start : start + 20], mean, std) + 0.7 for start in (0, 20, 40)]
     model = network("mlp", "centred", shape=(1, 2, 2), depth=1, units=6, init="gaussian", init_std=2.0)
     (norm,) = batch_norms(model)
     norm.average += torch.linspace(-4, 4, 6)
 
-    inputs = normalise(images, mean, std)
+    inputs = normalize(images, mean, std)
     first, last = (model.get_submodule(name).transform for name in ("fc1", "fc2"))
     with torch.no_grad():
         units = first(inputs.flatten(1))
@@ -269,7 +269,7 @@ def test_noise_of_another_package_is_switched_and_drawn_from_the_stream_of_evalu
     mean, std = torch.tensor([0.4]), torch.tensor([0.3])
     model = network("mlp", "jitter", shape=(1, 2, 2), depth=1, units=6, init="gaussian", init_std=2.0, seed=2)
     model.eval()
-    labels = model(normalise(images, mean, std)).argmax(1)
+    labels = model(normalize(images, mean, std)).argmax(1)
     options = {"batch_size": 20, "mean": mean, "std": std, "seed": 0}
     splits = {"": Split(images, labels)}
     assert accuracies(model, splits, Protocol("running", False), **options) == {"": 1.0}

@@ -188,7 +188,7 @@ def test_a_dead_layer_has_no_shift_until_it_moves():
     assert shift_between(dead, alive)["w1"] == float("inf")
 
 
-def test_the_normalised_shift_does_not_depend_on_units():
+def test_the_normalized_shift_does_not_depend_on_units():
     a, b = (torch.randn(4, 500, generator=generator(s)).sort(1).values for s in (1, 2))
 
     def distribution(x):

@@ -29,13 +29,13 @@ def dataset_of(config):
 def test_steps_probes_and_evaluated_batches_are_those_of_the_run(configs, monkeypatch, norm):
     config = configs(f"norm={norm}", *PROBED, "probes=all", "probes.update_every=2", "steps=9", "eval_every=4")
     seen = {"batches": 0}
-    plain = evaluation.normalise
+    plain = evaluation.normalize
 
     def counted(*arguments):
         seen["batches"] += 1
         return plain(*arguments)
 
-    monkeypatch.setattr(evaluation, "normalise", counted)
+    monkeypatch.setattr(evaluation, "normalize", counted)
     monkeypatch.setattr(evaluation.Evaluations, "_affordable", lambda self, images: frozenset((4, 8)))
     run(config)
     probes = len(list(config.run_dir.glob("probes/shift/*.npz")))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import NORMS, small_vgg
 
-from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalise
+from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalize
 from icsbench.norms import batch_norms, noise_modules
 from icsbench.norms.batch_norm import population_statistics
 from icsbench.record import schema
@@ -67,9 +67,9 @@ def test_protocols_of_the_regimes():
 def accuracy_by_hand(model, chunks=None):
     images, labels = DATA.test.images, DATA.test.labels
     if chunks is None:
-        return (model(normalise(images, MEAN, STD)).argmax(1) == labels).double().mean().item()
+        return (model(normalize(images, MEAN, STD)).argmax(1) == labels).double().mean().item()
     parts = zip(images.tensor_split(chunks), labels.tensor_split(chunks), strict=True)
-    return sum((model(normalise(x, MEAN, STD)).argmax(1) == y).sum().item() for x, y in parts) / len(labels)
+    return sum((model(normalize(x, MEAN, STD)).argmax(1) == y).sum().item() for x, y in parts) / len(labels)
 
 
 @pytest.mark.parametrize("norm", NORMS)

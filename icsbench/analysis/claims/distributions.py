@@ -10,6 +10,7 @@ from icsbench.analysis.claims.texts import A_FIFTH, BY_A_FIFTH, IOFFE, MATCHED_L
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.shift import (
     MEAN_PER_STEP,
+    SHIFT,
     VARIANCE_PER_STEP,
     last_hidden_layer,
     percentile_drift,
@@ -36,7 +37,7 @@ def _drift_ratio(group: Group, layers: Callable[[Group], Iterable[Layer]]) -> Me
 
 
 def _vgg_layers(group: Group) -> list[Layer]:
-    convolutions = [layer for layer in group.runs[0].layers if "conv" in layer.path]
+    convolutions = [layer for layer in group.runs[0].layers_of(SHIFT) if "conv" in layer.path]
     if len(convolutions) < max(_VGG_LAYERS):
         raise NotMeasured(f"{group.name} has no shift probes of convolutions {_VGG_LAYERS[0]} and {_VGG_LAYERS[1]}")
     return [convolutions[number - 1] for number in _VGG_LAYERS]

@@ -131,7 +131,7 @@ def percentiles(run: Run, layer: Layer) -> tuple[NDArray[np.int64], Floats]:
     """The probed steps that count, (m,), and there the percentiles of the units of a layer, (m, 3, units)."""
     probed_at = run.steps_of(SHIFT)
     steps = np.array(probed_at)[second_of_pairs(probed_at)]
-    of_steps = [run.channels_of(SHIFT, int(step), "quantiles_preactivation", layer.path) for step in steps]
+    of_steps = [run.channels_of(SHIFT, int(step), "quantiles_preactivation", layer.path, (3,)) for step in steps]
     return steps, np.stack(of_steps)
 
 
