@@ -139,7 +139,7 @@ class Config:
     probes: Any = field(default_factory=lambda: probes_options())
     wandb: WandbConfig = field(default_factory=WandbConfig)
     lab: Options | None = None
-    study: dict[str, Any] = field(default_factory=dict)
+    study: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         model = _chosen("model", self.model.name)
@@ -169,9 +169,10 @@ class Config:
         self._check_study()
 
     def _check_study(self) -> None:
-        for part in self.study:
+        study = self.study or {}
+        for part in study:
             one_of("a key of study", part, ("factors", "affords"))
-        factors, affords = self.study.get("factors", {}), self.study.get("affords", {})
+        factors, affords = study.get("factors", {}), study.get("affords", {})
         if not isinstance(factors, dict) or not all(isinstance(hanging, list) for hanging in factors.values()):
             raise ValueError(f"study.factors must map each key to the list of keys that hang on it (got {factors})")
         if not isinstance(affords, dict) or not all(isinstance(place, int) for place in affords.values()):
