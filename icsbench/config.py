@@ -339,6 +339,9 @@ def _keys(schema: Any, prefix: str = "") -> Iterator[str]:
         if kind is not None:
             found = members(kind.room, _contract(kind)).values()
             yield from dict.fromkeys(key for one in found for key in _keys(one.options, f"{f.name}."))
+            if f.name == "optim":
+                for wrapper in members(_WRAPPERS.room, _contract(_WRAPPERS)).values():
+                    yield from _keys(wrapper.options, f"optim.wrap.{wrapper.name}.")
         elif f.name == "probes" and not prefix:
             yield from _keys(_probes_type(), "probes.")
         elif is_dataclass(f.type):
@@ -351,6 +354,8 @@ def unknown_key(key: str) -> str:
     """The error line for a key that the configuration does not have."""
     plain = [f.name for f in fields(Config) if f.name not in _OPEN and not is_dataclass(f.type)]
     known = plain if difflib.get_close_matches(key, plain, n=1) else [*_keys(Config)]  # which imports every member
+    if key in known and key.startswith("optim.wrap."):
+        return f"configuration: '{key}' is of a wrapper that is not there yet; add it with '+{key}=VALUE'"
     if key in known:
         group = key.split(".")[0]
         return f"configuration: '{key}' does not apply to the chosen {group}; choose another with {group}=NAME"

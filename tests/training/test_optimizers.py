@@ -9,7 +9,17 @@ from networks import register
 from omegaconf import OmegaConf
 from torch import nn
 
-from icsbench.config import Config, DataConfig, OptimConfig, WandbConfig, options_of, probes_options, resolve
+from icsbench.app.compose import composed
+from icsbench.config import (
+    Config,
+    DataConfig,
+    OptimConfig,
+    WandbConfig,
+    options_of,
+    probes_options,
+    resolve,
+    unknown_key,
+)
 from icsbench.errors import IcsbenchError
 from icsbench.options import in_range
 from icsbench.record.writer import load_config
@@ -200,7 +210,10 @@ def test_another_optimizer_is_named_in_the_identity():
         ({"wrap": {"clip": {}}}, "optim.wrap.clip.most has no value; give it one"),
         ({"wrap": {"clip": {"most": -1}}}, "optim.wrap.clip.most must be greater than 0 (got -1.0)"),
         ({"wrap": {"clip": {"most": "x"}}}, "'x' of type 'str' could not be converted to Float"),
-        ({"wrap": {"clip": {"most": 1, "mots": 1}}}, "unknown key 'optim.wrap.clip.mots'"),
+        (
+            {"wrap": {"clip": {"most": 1, "mots": 1}}},
+            "unknown key 'optim.wrap.clip.mots'; did you mean 'optim.wrap.clip.most'?",
+        ),
         ({"wrap": 3}, "optim.wrap must be a mapping of wrappers to their options (got 3)"),
         ({"wrap": {"clip": 3}}, "3"),
         ({"name": "adam"}, "no optimizer is called 'adam'"),
@@ -217,3 +230,10 @@ def test_what_is_wrong_is_one_clear_line(optim, message):
 def test_the_loss_of_a_clipped_run_is_finite_where_the_plain_one_is_not(tmp_path):
     clipped = run(config(tmp_path / "clipped", lr=1e7, wrap={"clip": ClipOptions(1.0)}))
     assert math.isfinite(clipped["train/loss"])
+
+
+def test_a_wrapper_is_put_around_from_the_command_line():
+    c = composed(["+optim.wrap.warm_up.updates=9", "+optim.wrap.clip.most=1"])
+    assert c.optim.wrap == {"warm_up": WarmUpOptions(9), "clip": ClipOptions(1.0)}
+    said = "configuration: 'optim.wrap.clip.most' is of a wrapper that is not there yet; add it with '+{}=VALUE'"
+    assert unknown_key("optim.wrap.clip.most") == said.format("optim.wrap.clip.most")
