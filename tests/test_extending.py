@@ -1,14 +1,13 @@
-"""The guide to extensions: its package is built, installed as a user would, and run; no file of the project changes."""
+"""The guide to extensions: its members work as a package that a user installs, and as files added to the project."""
 
 import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -25,34 +24,37 @@ def state_of_the_project() -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.suffix != ".pyc"}
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """The environment of a user who has installed the package of the page, and a folder to work in."""
-    work = tmp_path_factory.mktemp("extending")
-    for name, text in files_of(PAGE).items():
-        path = work / "package" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (work / "package" / "halving" / "__init__.py").touch()
-    site = work / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", site, work / "package"], check=True, capture_output=True)
+ROOMS = {
+    "networks.py": ("norms", "models", "probes"),
+    "study.py": ("labs", "analysis/claims", "figures"),
+}
+ADAM = """
+import torch
+
+from icsbench.training.optimizers.contract import Optimizer
+
+ADAM = Optimizer("adam", lambda parameters, options: torch.optim.Adam(parameters, lr=options.lr))
+"""
+
+
+def environment(*paths: Path) -> dict[str, str]:
+    """What the commands see: these folders to import from, and no account anywhere."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_"))}
-    added = {"PYTHONPATH": f"{ROOT}{os.pathsep}{site}", "WANDB_MODE": "disabled", "COLUMNS": "120"}
-    return {**kept, **added, "OMP_NUM_THREADS": "1"}, work
+    added = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "WANDB_MODE": "disabled", "COLUMNS": "120"}
+    return {**kept, **added, "OMP_NUM_THREADS": "1"}
 
 
-def test_the_page_holds_every_file_and_command():
-    assert {path.split("/")[-1] for path in files_of(PAGE)} == {
-        *("pyproject.toml", "networks.py", "study.py"),
-        *("weight_norm.yaml", "one_hidden.yaml", "length.yaml", "halving.yaml"),
-    }
-    assert len(PAGE.splitlines()) < 210
+def run(work: Path, env: dict[str, str], *arguments: str) -> str:
+    """The output of a command, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "icsbench", *arguments], env=env, cwd=work, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_the_package_of_the_page_does_what_the_page_says(installed):
-    environment, work = installed
-    before = state_of_the_project()
+def do_what_the_page_says(work: Path, env: dict[str, str]) -> None:
+    """Its commands, and what must come of them."""
     (block,) = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
     said = {}
     for line in block.splitlines():
@@ -60,13 +62,8 @@ def test_the_package_of_the_page_does_what_the_page_says(installed):
         assert command == "icsbench"
         if arguments[0] == "sweep":
             arguments += ["steps=20", "hydra/launcher=basic"]
-        done = subprocess.run(
-            [sys.executable, "-m", "icsbench", *arguments], env=environment, cwd=work, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        said[arguments[0]] = done.stdout
+        said[arguments[0]] = run(work, env, *arguments)
     results = work / "results"
-
     lengths = [
         [json.loads(line) for line in path.read_text().splitlines() if '"length"' in line]
         for path in results.glob("single/weight_norm-one_hidden*/seed-*/metrics.jsonl")
@@ -74,7 +71,44 @@ def test_the_package_of_the_page_does_what_the_page_says(installed):
     assert [[row["step"] for row in rows] for rows in lengths] == [[0, 10, 20]] * 2
     assert len([*results.glob("halving/halving-*/seed-*/summary.json")]) == 12
     assert (results / "halving" / "figures" / "halving.png").exists()
-    assert "Standard + weight norm" in (results / "report.html").read_text()
+    page = (results / "report.html").read_text()
+    assert "Standard + weight norm" in page and "Without normalization a ReLU network" in page
     assert "Verdict: supported at scale demo, which speaks for He et al. 2015." in said["claims"]
-    assert "Without normalization a ReLU network" in (results / "report.html").read_text()
+
+
+def test_the_page_holds_every_file():
+    assert {path.split("/")[-1] for path in files_of(PAGE)} == {
+        *("pyproject.toml", *ROOMS, "weight_norm.yaml", "one_hidden.yaml", "length.yaml", "halving.yaml")
+    }
+    assert len(PAGE.splitlines()) < 240
+
+
+def test_a_package_that_is_installed(tmp_path):
+    for name, text in files_of(PAGE).items():
+        path = tmp_path / "package" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "package" / "halving" / "__init__.py").touch()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", tmp_path / "site", tmp_path / "package"], check=True, capture_output=True)
+    before = state_of_the_project()
+    do_what_the_page_says(tmp_path, environment(ROOT, tmp_path / "site"))
     assert state_of_the_project() == before
+
+
+def test_files_that_are_added_to_the_project(tmp_path):
+    for folder in ("icsbench", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / "tree" / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in files_of(PAGE).items():
+        path = Path(name)
+        places = [Path("icsbench") / room / "halving.py" for room in ROOMS.get(path.name, ())]
+        places += [path.relative_to("halving")] if path.suffix == ".yaml" else []
+        for place in places:
+            assert not (tmp_path / "tree" / place).exists()
+            (tmp_path / "tree" / place).write_text(text)
+    (tmp_path / "tree" / "icsbench" / "training" / "optimizers" / "adam.py").write_text(ADAM)
+    (tmp_path / "tree" / "configs" / "optim" / "adam.yaml").write_text("name: adam\nlr: 0.01\nschedule: constant\n")
+    env = environment(tmp_path / "tree")
+    do_what_the_page_says(tmp_path, env)
+    run(tmp_path, env, "train", "optim=adam", "model=one_hidden", "norm=none", "steps=10")
+    assert len([*(tmp_path / "results" / "single").glob("none-one_hidden*")]) == 2

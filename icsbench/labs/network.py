@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
+from icsbench.record.schema import CHECKPOINT
 from icsbench.record.writer import folder_of
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Network:
         folder = folder_of(self.config)
         if summary["diverged_at"] is not None:
             raise IcsbenchError(f"{folder} diverged, so there is no trained network; try a smaller optim.lr")
-        path = folder / "checkpoint.pt"
+        path = folder / CHECKPOINT
         if not path.exists():
             raise IcsbenchError(f"{path} is missing; delete the folder to train the run again")
         network = self.untrained()

@@ -15,6 +15,7 @@ from icsbench.labs.contract import Lab, Row, checked
 from icsbench.labs.network import Network
 from icsbench.members import member
 from icsbench.record.failure import noted
+from icsbench.record.schema import ENVIRONMENT, METRICS, SUMMARY
 from icsbench.record.strict_json import loads
 from icsbench.record.writer import Record, folder_of
 from icsbench.source import commit
@@ -41,7 +42,7 @@ def run(
     :returns: the summary.
     :raises IcsbenchError: what the lab refuses, or the record cannot be used, in one line.
     """
-    if (folder_of(config) / "summary.json").exists():
+    if (folder_of(config) / SUMMARY).exists():
         rows: Iterable[Row] = ()
     else:  # what the lab refuses at once leaves no record behind
         rows = _rows(config, train, config.threads or threads)
@@ -50,7 +51,7 @@ def run(
             return record.summary
         with noted(record):
             record.rewind(0)
-            record.write_json("environment.json", _environment(lab_of(config)))
+            record.write_json(ENVIRONMENT, _environment(lab_of(config)))
             count = 0
             for row in rows:
                 record.append(row)
@@ -63,7 +64,7 @@ def run(
 
 def rows_of(config: Config) -> list[Row]:
     """The rows of a complete run of a lab, as its record holds them."""
-    text = (folder_of(config) / "metrics.jsonl").read_text(encoding="utf-8")
+    text = (folder_of(config) / METRICS).read_text(encoding="utf-8")
     return [loads(line) for line in text.splitlines()]
 
 

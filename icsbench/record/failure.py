@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from icsbench.errors import IcsbenchError
+from icsbench.record.schema import FAILURE
 from icsbench.record.writer import Record
 
 
@@ -16,7 +17,7 @@ def noted(record: Record) -> Iterator[None]:
     :raises IcsbenchError: in place of an OSError, in one line that says what to put right.
     """
     try:
-        (record.path / "failure.json").unlink(missing_ok=True)
+        (record.path / FAILURE).unlink(missing_ok=True)
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,6 +32,6 @@ def noted(record: Record) -> Iterator[None]:
 
 def _note(record: Record, line: str) -> None:
     try:
-        record.write_json("failure.json", {"error": line})
+        record.write_json(FAILURE, {"error": line})
     except OSError:
         print(f"icsbench: {record.path}: the failure could not be noted there", file=sys.stderr)

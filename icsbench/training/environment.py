@@ -18,6 +18,8 @@ from icsbench.errors import IcsbenchError
 from icsbench.members import member
 from icsbench.models import Model
 from icsbench.norms import Norm
+from icsbench.record.legacy import probed_under_autocast
+from icsbench.record.schema import CHECKPOINT, CONFIG, ENVIRONMENT
 from icsbench.record.writer import Record, load_config
 from icsbench.source import commit
 
@@ -29,45 +31,25 @@ def dataset_of(config: Config) -> Dataset:
 
 
 def settle_environment(config: Config, record: Record, dataset: Dataset, threads: int | None) -> dict[str, Any]:
-    """Set device, threads and determinism: those the record began with, so that a resumed run stays the same run."""
-    begun = record.read_json("environment.json")
-    if begun is not None and not (record.path / "checkpoint.pt").exists():
-        begun = None
+    """Set device, threads and determinism: those the record began with, so that a resumed run stays the same run.
+
+    :param threads: CPU threads where neither the config nor the record says.
+    :returns: what ``environment.json`` holds.
+    :raises IcsbenchError: the device cannot be used, or the record was begun with other data or on another device.
+    """
+    begun = record.read_json(ENVIRONMENT) if (record.path / CHECKPOINT).exists() else None
     device = choose_device(config.device)
     if begun is not None:
-        if (
-            config.amp
-            and "precision" not in begun
-            and (config.probes.shift or config.probes.ics or config.probes.landscape)
-        ):
-            raise IcsbenchError(
-                f"{record.path} was begun by a version whose probes measured in bfloat16 with amp, and they measure in "
-                "float32 now; delete it to start this run again"
-            )
-        if begun["data"]["fingerprint"] != dataset.fingerprint:
-            raise IcsbenchError(_other_data(record.path, begun["data"], dataset))
-        if torch.device(begun["device"]).type != device.type:
-            raise IcsbenchError(
-                f"{record.path} was begun on {begun['device']} and cannot go on bit-identically on {device}; "
-                f"use device={begun['device']} or choose another folder with results=DIR"
-            )
-        if begun["torch"] != torch.__version__:
-            print(
-                f"icsbench: {record.path} was begun with torch {begun['torch']}, this is {torch.__version__}: "
-                "the record goes on, but not bit-identically",
-                file=sys.stderr,
-            )
+        _refuse_other_beginning(config, record, dataset, device, begun)
     if config.amp and device.type == "cpu" and _has_bfloat16() is False:
         print(
             "icsbench: this CPU has no bfloat16 instructions (avx512_bf16, amx_bf16, or bf16 of ARM): amp=true works, "
             "but is slower than amp=false",
             file=sys.stderr,
         )
-    count = config.threads or threads or _cores()
-    if begun is not None:
-        if config.threads not in (None, begun["threads"]):
-            print(f"icsbench: {record.path} goes on with the {begun['threads']} threads it began with", file=sys.stderr)
-        count = begun["threads"]
+    count = begun["threads"] if begun is not None else config.threads or threads or _cores()
+    if config.threads not in (None, count):
+        print(f"icsbench: {record.path} goes on with the {count} threads it began with", file=sys.stderr)
     torch.set_num_threads(count)
     _keep_freed_memory()
     if config.deterministic:
@@ -75,7 +57,41 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.deterministic = config.deterministic
-    environment = {
+    if begun is not None:
+        return begun
+    environment = _environment(config, dataset, device, count)
+    record.write_json(ENVIRONMENT, environment)
+    return environment
+
+
+def _refuse_other_beginning(
+    config: Config, record: Record, dataset: Dataset, device: torch.device, begun: dict[str, Any]
+) -> None:
+    """Refuse to go on with a record that was begun in another way; say so where it goes on, but not bit-identically."""
+    if config.amp and probed_under_autocast({f"probes.{key}": of for key, of in vars(config.probes).items()}, begun):
+        raise IcsbenchError(
+            f"{record.path} was begun by a version whose probes measured in bfloat16 with amp, and they measure in "
+            "float32 now; delete it to start this run again"
+        )
+    if begun["data"]["fingerprint"] != dataset.fingerprint:
+        raise IcsbenchError(_other_data(record.path, begun["data"], dataset))
+    if torch.device(begun["device"]).type != device.type:
+        raise IcsbenchError(
+            f"{record.path} was begun on {begun['device']} and cannot go on bit-identically on {device}; "
+            f"use device={begun['device']} or choose another folder with results=DIR"
+        )
+    if begun["torch"] != torch.__version__:
+        print(
+            f"icsbench: {record.path} was begun with torch {begun['torch']}, this is {torch.__version__}: "
+            "the record goes on, but not bit-identically",
+            file=sys.stderr,
+        )
+
+
+def _environment(config: Config, dataset: Dataset, device: torch.device, threads: int) -> dict[str, Any]:
+    model = member("models", Model, config.model.name)
+    passes = "bf16 autocast" if config.amp else model.precision
+    return {
         "icsbench": icsbench.__version__,
         "commit": commit(),
         "python": platform.python_version(),
@@ -84,15 +100,12 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
         "numpy": version("numpy"),
         "device": str(device),
         "device_name": _device_name(device),
-        "threads": count,
+        "threads": threads,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "precision": _precision(config),
+        # Probes never measure under autocast, where differences of gradients would drown.
+        "precision": {"training": passes, "evaluation": passes, "probes": model.precision},
         "regime": member("norms", Norm, config.norm.name).look._asdict(),
-        "model": {
-            "label": _model(config).label(config.model),
-            "units": _model(config).units,
-            "scales": _model(config).scales,
-        },
+        "model": {"label": model.label(config.model), "units": model.units, "scales": model.scales},
         "data": {
             "name": dataset.name,
             "label": dataset.label,
@@ -103,9 +116,6 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
             "test": len(dataset.test.labels),
         },
     }
-    if begun is None:
-        record.write_json("environment.json", environment)
-    return begun or environment
 
 
 def _keep_freed_memory() -> None:
@@ -119,17 +129,6 @@ def _keep_freed_memory() -> None:
         if not mallopt(mmap_threshold, 2**30):
             mallopt(mmap_threshold, 2**25)  # the most in earlier versions
         mallopt(trim_threshold, 2**30)
-
-
-def _model(config: Config) -> Model:
-    return member("models", Model, config.model.name)
-
-
-def _precision(config: Config) -> dict[str, str]:
-    """In what is computed: the probes never under autocast, in which differences of gradients would drown."""
-    plain = _model(config).precision
-    passes = "bf16 autocast" if config.amp else plain
-    return {"training": passes, "evaluation": passes, "probes": plain}
 
 
 def _has_bfloat16() -> bool | None:
@@ -171,10 +170,10 @@ def _device_name(device: torch.device) -> str:
 
 def refuse_other_data(config: Config, record: Record) -> None:
     """A complete run is skipped only if it was made from the data that ``data.root`` now names."""
-    if load_config(record.path / "config.yaml").data.root == config.data.root:
+    if load_config(record.path / CONFIG).data.root == config.data.root:
         return
     dataset = dataset_of(config)
-    begun = record.read_json("environment.json")
+    begun = record.read_json(ENVIRONMENT)
     if begun is not None and begun["data"]["fingerprint"] != dataset.fingerprint:
         raise IcsbenchError(_other_data(record.path, begun["data"], dataset))
 

@@ -1,8 +1,6 @@
 """One run from its config to its complete record, whatever happens on the way."""
 
-import errno
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +9,13 @@ from typing import Any
 import torch
 
 from icsbench.config import Config
-from icsbench.errors import IcsbenchError
 from icsbench.record import schema
+from icsbench.record.failure import noted
 from icsbench.record.writer import Record
 from icsbench.training import checkpoint
 from icsbench.training.environment import dataset_of, refuse_other_data, settle_environment
 from icsbench.training.journal import Journal
-from icsbench.training.trainer import Interrupted, Progress, Trainer
+from icsbench.training.trainer import Progress, Trainer
 
 
 def run(
@@ -36,25 +34,8 @@ def run(
         if summary is not None:
             refuse_other_data(config, record)
             return summary
-        try:
-            (record.path / schema.FAILURE).unlink(missing_ok=True)
+        with noted(record):
             return _train(config, record, threads, show)
-        except Interrupted:
-            raise
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            line = f"{error.filename or record.path}: {error.strerror or error}; " + (
-                "free some space and run the same command again"
-                if full
-                else "put that right and run the same command again"
-            )
-            _note_failure(record, line)
-            raise IcsbenchError(line) from error
-        except Exception as error:
-            _note_failure(
-                record, f"{type(error).__name__}: {error}" if not isinstance(error, IcsbenchError) else str(error)
-            )
-            raise
 
 
 def _train(config: Config, record: Record, threads: int | None, show: Callable[[Progress], None]) -> dict[str, Any]:
@@ -78,13 +59,6 @@ def _train(config: Config, record: Record, threads: int | None, show: Callable[[
         return found
     finally:
         journal.close(summary)
-
-
-def _note_failure(record: Record, line: str) -> None:
-    try:
-        record.write_json(schema.FAILURE, {"error": line})
-    except OSError:
-        print(f"icsbench: {record.path}: the failure could not be noted there", file=sys.stderr)
 
 
 @contextmanager
