@@ -133,7 +133,7 @@ def undisturbed(folder: str, *overrides: str) -> dict:
         ("optim=5", ["override must be a string"]),
         ("seed=0,1", ["'seed=0,1'", "icsbench sweep"]),
         ("seed=range(0,2)", ["'seed=range(0,2)'", "--multirun"]),
-        ("--config-dir=nosuch", ["--config-dir nosuch: no such folder"]),
+        ("--config-dir=nosuch", ["nosuch' not found"]),
     ],
 )
 def test_an_impossible_configuration_is_one_line(overrides, said):

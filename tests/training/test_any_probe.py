@@ -2,6 +2,7 @@
 
 import random
 import types
+from dataclasses import make_dataclass
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def careless(monkeypatch):
     switch = types.SimpleNamespace(on=True)
     module = types.ModuleType("theirs")
     module.MEMBER = Probe(
-        "weights", types.SimpleNamespace, lambda config, model, task: Careless(model) if switch.on else None
+        "weights", make_dataclass("Options", []), lambda config, model, task: Careless(model) if switch.on else None
     )
     found = members._modules
     monkeypatch.setattr(members, "_modules", lambda room: (*found(room), module) if room == "probes" else found(room))

@@ -9,9 +9,8 @@ from icsbench.norms import batch_norms, noise_modules
 from icsbench.norms.batch_norm import population_statistics
 from icsbench.record import schema
 from icsbench.streams import stream_seed
-from icsbench.training import Protocol, accuracies
+from icsbench.training import Protocol, accuracies, protocols_of
 from icsbench.training.evaluation import KNOWN, hits
-from icsbench.training.evaluation import protocols_of as protocols
 
 DATA = load_dataset("digits", None, 157)
 MEAN, STD = (value.float() for value in channel_statistics(DATA.train.images))
@@ -31,12 +30,6 @@ def trained(norm):
         torch.nn.functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
     return model
-
-
-def protocols_of(norm):
-    """The protocols of a network with this norm."""
-    model = small_vgg(norm, name="vgg11")
-    return protocols(statistics=bool(batch_norms(model)), noise=bool(noise_modules(model)))
 
 
 def evaluate(model, split, protocol, **options):
