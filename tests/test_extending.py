@@ -35,6 +35,7 @@ from icsbench.training.optimizers.contract import Optimizer
 
 ADAM = Optimizer("adam", lambda parameters, options: torch.optim.Adam(parameters, lr=options.lr))
 """
+COMMANDS = [line.split() for line in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)[0].splitlines()]
 
 
 def environment(*paths: Path) -> dict[str, str]:
@@ -53,12 +54,10 @@ def run(work: Path, env: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-def do_what_the_page_says(work: Path, env: dict[str, str]) -> None:
-    """Its commands, and what must come of them."""
-    (block,) = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
+def do_what_the_page_says(work: Path, env: dict[str, str], commands: list[list[str]]) -> dict[str, str]:
+    """Run commands of the page, the first three at least, and check what they leave; what each of them said."""
     said = {}
-    for line in block.splitlines():
-        command, *arguments = line.split()
+    for command, *arguments in commands:
         assert command == "icsbench"
         if arguments[0] == "sweep":
             arguments += ["steps=20", "hydra/launcher=basic"]
@@ -73,7 +72,9 @@ def do_what_the_page_says(work: Path, env: dict[str, str]) -> None:
     assert (results / "halving" / "figures" / "halving.png").exists()
     page = (results / "report.html").read_text()
     assert "Standard + weight norm" in page and "Without normalization a ReLU network" in page
-    assert "Verdict: supported at scale demo, which speaks for He et al. 2015." in said["claims"]
+    judged = json.loads((results / "claims.json").read_text())["claims"]
+    assert ["supported", "He et al. 2015"] in [[claim["verdict"], claim["speaks_for"]] for claim in judged]
+    return said
 
 
 def test_the_page_holds_every_file():
@@ -92,7 +93,8 @@ def test_a_package_that_is_installed(tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", tmp_path / "site", tmp_path / "package"], check=True, capture_output=True)
     before = state_of_the_project()
-    do_what_the_page_says(tmp_path, environment(ROOT, tmp_path / "site"))
+    said = do_what_the_page_says(tmp_path, environment(ROOT, tmp_path / "site"), COMMANDS)
+    assert "Verdict: supported at scale demo, which speaks for He et al. 2015." in said["claims"]
     assert state_of_the_project() == before
 
 
@@ -109,6 +111,6 @@ def test_files_that_are_added_to_the_project(tmp_path):
     (tmp_path / "tree" / "icsbench" / "training" / "optimizers" / "adam.py").write_text(ADAM)
     (tmp_path / "tree" / "configs" / "optim" / "adam.yaml").write_text("name: adam\nlr: 0.01\nschedule: constant\n")
     env = environment(tmp_path / "tree")
-    do_what_the_page_says(tmp_path, env)
+    do_what_the_page_says(tmp_path, env, COMMANDS[:3])  # the third draws, judges and reports
     run(tmp_path, env, "train", "optim=adam", "model=one_hidden", "norm=none", "steps=10")
     assert len([*(tmp_path / "results" / "single").glob("none-one_hidden*")]) == 2

@@ -55,7 +55,8 @@ def test_a_vgg_study_has_the_figures_of_its_updates(tmp_path):
 def test_two_learning_rates_get_files_of_their_own(tmp_path):
     for lr in (0.1, 0.01):
         write_study(tmp_path / "r", ("none", "bn"), 1, **VGG, lr=lr)
-    found = names(tmp_path / "r", tmp_path)
+    (group,) = group_runs(load_runs(tmp_path / "r"))
+    found = [name for name, *_ in figures.plan(group)]
     assert "accuracy" in found
     assert {f"{name}-lr{lr}" for name in OPTIMISATION for lr in ("0.1", "0.01")} <= set(found)
 

@@ -127,8 +127,9 @@ def kill_at(step, monkeypatch):
     monkeypatch.setattr(torch.optim.SGD, "step", dying)
 
 
-@pytest.mark.parametrize("norm", REGIMES)
-@pytest.mark.parametrize("step", [3, 7, 13, 23])
+@pytest.mark.parametrize(
+    ("norm", "step"), [*((norm, 13) for norm in REGIMES), *(("noisy_bn", at) for at in (3, 7, 23))]
+)
 def test_a_run_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, norm, step):
     options = {"optim": options_of("optim", momentum=0.9), "data": DataConfig(val_size=157, flip=True, crop=True)}
     whole, killed = config(tmp_path / "a", norm, **options), config(tmp_path / "b", norm, **options)
@@ -248,7 +249,7 @@ def test_the_learning_rate_reaches_the_optimizer(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns about itself
-@pytest.mark.parametrize("option", ["amp", "compile", "deterministic"])
+@pytest.mark.parametrize("option", ["amp", pytest.param("compile", marks=pytest.mark.slow), "deterministic"])
 def test_options_train(tmp_path, option):
     plain, changed = config(tmp_path, "noisy_bn", steps=3), config(tmp_path, "noisy_bn", steps=3, **{option: True})
     try:
