@@ -9,7 +9,9 @@ from typing import IO, Any
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Have ``write`` fill a file that then takes the place of ``path``.
 
-    A reader, or a kill at any moment, sees the old content or the new, never a part. Raises OSError.
+    At any moment the file holds the old content or the new, never a part: for a reader, and after a kill.
+
+    :raises OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

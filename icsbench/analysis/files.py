@@ -23,7 +23,7 @@ _CODE = ("analysis", "figures", "record", "report")
 def write_file(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
     """Have ``write`` fill a file that then takes the place of ``path``; returns ``path``.
 
-    Raises IcsbenchError where the folder cannot be written.
+    :raises IcsbenchError: the file cannot be written.
     """
     try:
         write_atomically(path, write)

@@ -184,7 +184,10 @@ class Group:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes; guessing is right once in so many. Raises NotMeasured where there are none."""
+        """The number of classes; guessing is right once in so many.
+
+        :raises NotMeasured: there are none.
+        """
         if self.kind == "lab":
             raise NotMeasured("a lab has no classes, and no accuracy")
         number = _data(self.runs[0])["num_classes"]
@@ -297,8 +300,10 @@ def _experiment(run: Run) -> str:
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """The finished runs, in groups that may be compared, ordered by name.
 
-    A group is named after its experiment; where one experiment has several groups, by the settings that tell them
-    apart as well. Raises IcsbenchError for a finished training whose environment does not state its data.
+    A group is named after its experiment. Where one experiment has several groups, the name also holds the settings
+    that tell them apart.
+
+    :raises IcsbenchError: the environment of a finished training does not state its data.
     """
     experiments: dict[str, list[Run]] = {}
     for run in runs:

@@ -60,7 +60,7 @@ class Batches:
     a window of the image's own size at one of the 81 offsets. The images are square, of C channels; ``mean`` and
     ``std`` are ``(C,)`` in pixel units 0..255. The images stay on ``device`` as uint8.
 
-    Raises IcsbenchError where the split holds fewer than ``batch_size`` images.
+    :raises IcsbenchError: the split holds fewer than ``batch_size`` images.
     """
 
     def __init__(

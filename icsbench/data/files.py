@@ -52,7 +52,10 @@ def names(paths: Sequence[Path]) -> str:
 
 
 def check_file(path: Path, largest: int) -> None:
-    """Raise IcsbenchError unless ``path`` is a regular file, or a link to one, of at most ``largest`` bytes."""
+    """Refuse what is not a regular file, or a link to one, of at most ``largest`` bytes.
+
+    :raises IcsbenchError: ``path`` is not such a file.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise IcsbenchError(f"{path} is no regular file (but a folder, pipe or device): replace it by a file")

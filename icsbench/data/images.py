@@ -56,8 +56,9 @@ def decode(images: Iterable[Encoded], shape: tuple[int, int, int], resize: bool 
     of 16-bit colour Pillow gives the high byte, which is at most one level from that. The alpha channel is left out,
     and an image is turned as its EXIF orientation says. Images of another size are scaled if ``resize`` is true.
 
-    Raises IcsbenchError for what is no image or not read (see ``formats``), of another size, of too many pixels or
-    bytes, of more than one frame or page, or of levels without a known range (32 bits, floating point, Lab).
+    :raises IcsbenchError: one is no image, or is in a format that is not read (see ``formats``). Or it has another size
+        and ``resize`` is false, too many pixels or bytes, more than one frame or page, or levels without a known range
+        (32 bits, floating point, Lab).
     """
     side, _, channels = shape
     pixels, jpeg = [], False

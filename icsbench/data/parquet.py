@@ -140,7 +140,10 @@ def read_parquet(folder: Path, kind: Kind) -> Source:
 
 
 def _check_whole(folder: Path, split: str, files: list[Path]) -> None:
-    """Raise IcsbenchError where a split lies there twice, or not all of its files."""
+    """Refuse a split that is not whole.
+
+    :raises IcsbenchError: it lies there twice, lacks some of its files, or has files of another kind beside them.
+    """
     if len({path.parent for path in files}) > 1:
         raise IcsbenchError(f"{folder} holds {split} twice, as {names(files)}: leave one of the two")
     if files[0].parent != folder:

@@ -91,9 +91,9 @@ def load_dataset(name: str, root: str | None, val_size: int, *, binary: bool = F
 
     ``gaussian`` (see ``gaussian_problem``) has training data only, and is the one that depends on ``seed``.
 
-    Raises IcsbenchError for an unknown name, a missing ``root``, files that cannot be read, do not hold the data set or
-    are in no layout that is known, a failed download, a ``val_size`` that leaves no training image, and, of
-    ``gaussian``, a ``val_size`` or ``binary``.
+    :raises IcsbenchError: the name is unknown, or ``root`` is missing. The files cannot be read, do not hold the data
+        set, or are in no known layout. A download fails. ``val_size`` leaves no training image. Or ``gaussian`` is
+        asked for with a ``val_size`` or with ``binary``.
     """
     if name == "gaussian":
         return _gaussian(seed, val_size, binary)

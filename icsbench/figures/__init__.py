@@ -43,7 +43,8 @@ def draw_all(runs: Sequence[Run], out: Path, say: Callable[[str], None] = print)
 def plan(group: Group) -> Iterator[tuple[str, Group, Callable[[Group], Drawing]]]:
     """The figures of a group: a name, the runs (all, or those of one learning rate), and the function to draw them.
 
-    To be drawn within ``house_style``; drawing raises NotMeasured where the records do not hold what the figure shows.
+    Call that function within ``house_style``. It raises NotMeasured where the records do not hold what the figure
+    shows.
     """
     figures = sorted(members("figures", Figure).values(), key=lambda figure: (figure.order, figure.name))
     figures = [figure for figure in figures if figure.kind == group.kind]

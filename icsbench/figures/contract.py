@@ -31,7 +31,10 @@ class Figure(Generic[N]):
     order: int
     """Its place among the figures: those of all learning rates first, then those of each, by this number."""
     numbers: Callable[[Group], Sequence[N]]
-    """What is drawn, at least one. Raises NotMeasured where the records do not hold it."""
+    """What is drawn, at least one.
+
+    :raises NotMeasured: the records do not hold it.
+    """
     caption: Callable[[Group, Sequence[N]], str]
     """What is drawn, of what, over how many seeds: made by ``caption.caption``."""
     draw: Callable[[Group, Sequence[N], str], mpl.Figure]

@@ -267,7 +267,9 @@ def power_of_ten(value: float, _: object = None) -> str:
 def save(figure: Figure, rows: Sequence[dict[str, Any]], stem: Path) -> list[Path]:
     """Write ``stem.pdf``, ``stem.png`` (300 dpi) and the plotted numbers, ``stem.csv``; returns the three paths.
 
-    Each is byte for byte the same for the same records and versions. Raises IcsbenchError where they cannot be written.
+    Each is byte for byte the same for the same records and versions.
+
+    :raises IcsbenchError: a file cannot be written.
     """
     numbers = csv_bytes(rows)
     return [

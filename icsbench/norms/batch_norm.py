@@ -59,7 +59,8 @@ def batch_norm_forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tu
     ``x`` is (N, C) or (N, C, ...); in the latter all values of a feature map, over samples and positions, form the
     batch (Ioffe & Szegedy 2015, sections 3 and 3.2, Algorithm 1). ``gamma`` and ``beta`` are (C,). var is the biased
     variance, the mean of (x - mean)^2. Returns y, of x's shape, and the cache for ``batch_norm_backward``.
-    Raises ValueError if x has no feature dimension.
+
+    :raises ValueError: x has no feature dimension.
     """
     axes = _batch_axes(x)
     mean = x.mean(axes)
@@ -96,8 +97,9 @@ def population_statistics(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Estimate each feature's mean E[mu_B] and variance m/(m-1) E[var_B] from batches of one size m.
 
     The batches are inputs of ``batch_norm_forward``; mu_B and var_B are their means and biased variances. Ioffe &
-    Szegedy (2015), section 3.1, Algorithm 2. Returns two (C,) tensors. Raises ValueError without batches, for
-    batches of different sizes and for m = 1, where no variance can be estimated.
+    Szegedy (2015), section 3.1, Algorithm 2. Returns two (C,) tensors.
+
+    :raises ValueError: there are no batches, they differ in size, or m = 1, where no variance can be estimated.
     """
     statistics = [(_batch_size(x), x.mean(_batch_axes(x)), x.var(_batch_axes(x), correction=0)) for x in batches]
     sizes = {size for size, _, _ in statistics}

@@ -128,8 +128,8 @@ class _LpNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize, scale and shift; the result has the input's shape, dtype and memory format.
 
-        Raises ValueError for an input of another shape and, where the batch's own statistics are used, for one with a
-        single value per channel.
+        :raises ValueError: the input has another shape. Or the batch's own statistics are used, and it has a single
+            value per channel.
         """
         if input.dim() not in self._shapes or input.shape[1] != self.num_features:
             shapes = " or ".join(self._shapes.values()).replace("C", str(self.num_features))
@@ -182,7 +182,7 @@ class LpNorm1d(_LpNorm):
     divide by the standard deviation, and so raises IcsbenchError; it cannot be fused into a layer as batch
     normalization can.
 
-    Raises ValueError for a p other than 1, 2 and ``math.inf``.
+    :raises ValueError: p is not 1, 2 or ``math.inf``.
     """
 
     _shapes: ClassVar = {2: "(N, C)", 3: "(N, C, L)"}

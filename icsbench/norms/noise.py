@@ -229,7 +229,7 @@ class ActivationNoise(NoiseModule):
     ``torch.utils.checkpoint`` the recomputation repeats the noise of the forward pass, and the stream does not move.
     Any other forward call inside a backward pass draws from ``generator=None`` only.
 
-    Raises ValueError for n_mu, r_mu or r_sigma below 0, n_sigma below 1 or any of them not finite.
+    :raises ValueError: n_mu, r_mu or r_sigma is below 0, n_sigma is below 1, or one of them is not finite.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class ActivationNoise(NoiseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Disturb activations of shape (N, C) or (N, C, ...); the result has x's shape, dtype and memory format.
 
-        Raises ValueError for an x without a channel dimension.
+        :raises ValueError: x has no channel dimension.
         """
         if x.dim() < 2:
             raise ValueError(f"expected (N, C) or (N, C, ...) input, got the shape {tuple(x.shape)}")

@@ -67,11 +67,12 @@ def _is_default(generator: torch.Generator) -> bool:
 
 
 def stream_of(drawer: object, generator: torch.Generator | None) -> torch.Generator | None:
-    """Return what ``drawer`` is to draw from now: ``generator``, or where this repeats a forward pass a copy of it.
+    """Return what ``drawer`` is to draw from now: ``generator``, or a copy of it where this repeats a forward pass.
 
     The copy stands where the generator stood at the same draw of the forward pass; the generator itself stays where it
-    is. None and torch's default generators are returned as they are, as torch takes care of them. Raises IcsbenchError
-    inside a backward pass where it is not known what to repeat: a wrong gradient would come out.
+    is. None and torch's default generators are returned as they are, as torch takes care of them.
+
+    :raises IcsbenchError: inside a backward pass it is not known what to repeat, so the gradient would be wrong.
     """
     if generator is None or _is_default(generator):
         return generator

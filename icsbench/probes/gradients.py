@@ -21,9 +21,10 @@ class Overwritten(IcsbenchError):
 
 
 def forward_loss(forward: Callable[[Any], Any], loss_fn: LossFn, inputs: Any, targets: Any) -> Tensor:
-    """The loss of one pass. Raises IcsbenchError where it is no real scalar that can be differentiated.
+    """The loss of one pass.
 
-    And :class:`Overwritten` where the pass changes a tensor of ``inputs`` in place.
+    :raises IcsbenchError: it is no real scalar that can be differentiated.
+    :raises Overwritten: the pass changes a tensor of ``inputs`` in place.
     """
     versions = [(tensor, tensor._version) for tensor in tensors_in(inputs)]
     loss = loss_fn(forward(inputs), targets)
@@ -44,7 +45,7 @@ def forward_loss(forward: Callable[[Any], Any], loss_fn: LossFn, inputs: Any, ta
 def gradients_of(loss: Tensor, parameters: list[Any]) -> list[Tensor | None]:
     """Derivative of ``loss`` by each of the parameters, dense; None where it does not depend on them.
 
-    Raises IcsbenchError where a part of the network cannot be differentiated so.
+    :raises IcsbenchError: a part of the network cannot be differentiated in this way.
     """
     try:
         found = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -38,7 +38,7 @@ class State:
 
     What a pass keeps elsewhere, such as in a global variable or in a closure, is not seen.
 
-    Raises IcsbenchError for a tensor whose memory cannot be copied.
+    :raises IcsbenchError: the memory of a tensor cannot be copied.
     """
 
     def __init__(self, *roots: Any) -> None:

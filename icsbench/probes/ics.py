@@ -190,7 +190,10 @@ def _layers(model: nn.Module, chosen: list[str] | None, places: dict[nn.Paramete
 def _with_gradient(
     model: nn.Module, layers: list[_Layer], gradients: Mapping[nn.Parameter, Tensor | None]
 ) -> list[_Layer]:
-    """Those that the loss depends on. Raises IcsbenchError for another that was asked for, or one without a place."""
+    """The layers that the loss depends on.
+
+    :raises IcsbenchError: the loss does not depend on a layer that was asked for, or the place of one is unknown.
+    """
     kept = []
     for layer in layers:
         if all(gradients.get(weight) is None for weight in layer.weights):

@@ -118,9 +118,11 @@ class Passes:
         return self._state.kept_but_for(buffers)
 
     def refuse_unrepeatable(self, other: Tensor | None = None) -> None:
-        """Raise IcsbenchError where a pass from the same state does not give the same loss again.
+        """Refuse a network whose loss is not the same again when a pass is repeated from the same state.
 
         ``other``: the loss of such a pass, if there has been one, that may have been computed in another order.
+
+        :raises IcsbenchError: the loss is another.
         """
         loss, _ = self.here()
         if self._repeatable or (other is not None and _close(loss, other, 0)):

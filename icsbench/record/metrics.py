@@ -12,7 +12,10 @@ from icsbench.record import schema
 
 
 class Metrics:
-    """The rows of one ``metrics.jsonl``, read as columns; IcsbenchError where a value is not what a column holds."""
+    """The rows of one ``metrics.jsonl``, read as columns.
+
+    Reading a column raises IcsbenchError where a value is not what the column holds.
+    """
 
     def __init__(self, rows: list[dict[str, Any]], path: Path) -> None:
         self.rows = rows

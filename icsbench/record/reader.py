@@ -154,9 +154,11 @@ class Run:
 
     @cached_property
     def factors(self) -> dict[str, tuple[str, ...]]:
-        """The settings that its study varies besides ``norm`` and ``optim.lr``, each with those that hang on it.
+        """The settings that its study varies besides ``norm`` and ``optim.lr``, each with those that depend on it.
 
-        Keys are dotted, or groups. Raises IcsbenchError where the config does not state them as a mapping to lists.
+        A setting is named by its dotted key, such as ``norm.strength``; a whole group by its own name.
+
+        :raises IcsbenchError: the config does not state them as a mapping to lists.
         """
         factors = self.setting("study.factors", {}) if "study" in self.config else legacy.factors(self.config)
         if not isinstance(factors, dict) or not all(isinstance(keys, list) for keys in factors.values()):
@@ -168,7 +170,10 @@ class Run:
 
     @cached_property
     def model(self) -> Model:
-        """Its network. Raises IcsbenchError where ``environment.json`` describes it in another form."""
+        """Its network.
+
+        :raises IcsbenchError: ``environment.json`` describes it in another form.
+        """
         model = self.environment.get("model", legacy.model(self.settings))
         try:
             label, units, scales = model["label"], model["units"], model["scales"]
@@ -190,7 +195,10 @@ class Run:
 
     @property
     def lr(self) -> float:
-        """The learning rate; NaN for a lab. Raises IcsbenchError where the config of a training has none."""
+        """The learning rate; NaN for a lab.
+
+        :raises IcsbenchError: the config of a training has none.
+        """
         if self.kind == "lab":
             return math.nan
         return float(_required(self.config, "optim.lr", self.path / schema.CONFIG))
@@ -242,8 +250,7 @@ class Run:
     def metrics(self) -> Metrics:
         """The rows of ``metrics.jsonl``. A partial last line is ignored while the run is unfinished.
 
-        Raises IcsbenchError for any other line that is not a JSON object with a ``step``, and for a finished run
-        without the file.
+        :raises IcsbenchError: any other line is not a JSON object with a ``step``, or a finished run lacks the file.
         """
         path = self.path / schema.METRICS
         if not path.exists() and not self.finished:
@@ -324,8 +331,9 @@ def load_runs(root: Path) -> list[Run]:
     """Every run at or below ``root``, ordered by folder and seed.
 
     ``root`` may be the results root, an experiment, a configuration or a single seed folder. A run is a folder
-    ``seed-<n>`` with a ``config.yaml``; hidden folders are skipped. Raises IcsbenchError where the folder or every run
-    is missing, or a record cannot be read.
+    ``seed-<n>`` with a ``config.yaml``; hidden folders are skipped.
+
+    :raises IcsbenchError: there is no such folder, it holds no run, or a record cannot be read.
     """
     if not root.is_dir():
         raise IcsbenchError(f"{root}: no such folder; give a results folder, or a folder inside one")

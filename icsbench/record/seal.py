@@ -10,10 +10,12 @@ _SEALED = (CONFIG, ENVIRONMENT, METRICS)
 
 
 def checksums(folder: Path, summary: bytes) -> dict[str, str]:
-    """SHA-256 of each file of a record that holds its numbers; those of its probes in one; ``summary`` as given.
+    """The SHA-256 of each file of a record that holds its numbers, by name; that of the summary from ``summary``.
 
-    ``run`` is the folder that it belongs in; ``checkpoint.pt`` and ``timing.json`` are not covered. Raises OSError
-    where a file cannot be read.
+    The files of the probes share one checksum. ``run`` is the folder that the record belongs in. ``checkpoint.pt`` and
+    ``timing.json`` are not covered.
+
+    :raises OSError: a file cannot be read.
     """
     sums = {name: _sha256((folder / name).read_bytes()) for name in _SEALED}
     probes = hashlib.sha256()
@@ -25,11 +27,11 @@ def checksums(folder: Path, summary: bytes) -> dict[str, str]:
 
 
 def broken(folder: Path) -> str | None:
-    """What of a finished record is not as it was when it was finished; None where all is.
+    """What has changed in a record since it was finished; None where nothing has.
 
-    The name of a file or folder of it; ``run`` where it does not lie in the folder that it was made in.
+    It is the name of a file or folder, or ``run`` where the record does not lie in the folder that it was made in.
 
-    Raises OSError where a file cannot be read.
+    :raises OSError: a file cannot be read.
     """
     try:
         noted = loads((folder / SEAL).read_text(encoding="utf-8"))

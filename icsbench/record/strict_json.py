@@ -16,7 +16,10 @@ def dumps(content: Any, **options: Any) -> str:
 
 
 def loads(text: str) -> Any:
-    """What :func:`dumps` was given; the bare tokens of earlier versions are read as well. Raises ValueError."""
+    """The content that :func:`dumps` was given; the bare tokens of earlier versions, such as ``NaN``, are read as well.
+
+    :raises ValueError: the text is not JSON.
+    """
     content = json.loads(text)
     return _as_numbers(content) if any(f'"{name}"' in text for name in _NOT_FINITE) else content
 

@@ -149,7 +149,10 @@ def _cores() -> int:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a config. Raises IcsbenchError where it cannot be used here."""
+    """The device that a config asks for.
+
+    :raises IcsbenchError: it cannot be used here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

@@ -1,8 +1,10 @@
 """How the distribution of pre-activations moves: curves per layer, and the drift of percentiles.
 
-``shift/<layer>/<quantity>``: a change of the mean is in the unit of the pre-activation, one of the variance in its
-square, ``w1`` in units of the scale of the distribution that it is compared with. Each function raises NotMeasured
-where the group holds nothing of it, IcsbenchError for a damaged record.
+Units of ``shift/<layer>/<quantity>``: a change of the mean is in the unit of the pre-activation, a change of the
+variance in the square of that unit. ``w1`` is in units of the scale of the distribution that it is compared with.
+
+A function that does not say otherwise raises NotMeasured where the group holds nothing of what it returns, and
+IcsbenchError where a record is damaged.
 """
 
 import math

@@ -5,8 +5,10 @@ the weights before it. ``G`` is the gradient of the loss in the weights ``W`` of
 layers before it are updated; ``g`` is the gradient in all parameters ``theta``, ``g'`` that at ``theta - alpha g``.
 
 The mean over seeds is the geometric one, with the t-interval of the mean logarithm; of accuracy and cosine it is the
-arithmetic one. Runs that diverged are left out. Each function raises NotMeasured where the group holds nothing of what
-it returns, IcsbenchError for a damaged record.
+arithmetic one. Runs that diverged are left out.
+
+A function that does not say otherwise raises NotMeasured where the group holds nothing of what it returns, and
+IcsbenchError where a record is damaged.
 """
 
 import warnings
@@ -139,7 +141,7 @@ def averaged(quantity: str, values: Floats) -> Band:
 def step_sizes(group: Group) -> Floats:
     """The step sizes alpha along the gradient, in learning rates of the update: (K,), ascending.
 
-    Raises NotMeasured where they differ among the runs or within one.
+    :raises NotMeasured: they differ among the runs, or within one.
     """
     found = []
     for run in (run for condition in with_landscape(group) for run in condition.runs):

@@ -46,10 +46,9 @@ def check_theorems(
         for ``<W0, W*> > 0`` and says nothing where W0 equals W*; it does not need W* to be a minimum.
     :param units: channels per layer on which the second-order statements are evaluated, at least 1.
     :param seed: of the stream "theorems" that draws them.
-
-    Raises IcsbenchError for a network without batch normalization or with one that is called twice, a batch of one or
-    of fewer than 3 values per channel, a loss that is no scalar, a loss, gradient or curvature that is not finite
-    (naming the layer), and an ``initial`` that lacks a weight or has it in another shape.
+    :raises IcsbenchError: the network has no batch normalization, calls none, or calls one twice. ``units`` is below 1.
+        The batch is a single sample, or has fewer than 3 values per channel. The loss is no scalar. A loss, gradient
+        or curvature is not finite; the message says where. Or ``initial`` lacks a weight, or has it in another shape.
     """
     if units < 1:
         raise IcsbenchError(f"units must be at least 1, not {units}")

@@ -49,7 +49,10 @@ class Evaluated:
             raise IcsbenchError(f"batch statistics need a batch of at least 2 samples (got {len(inputs)})")
 
     def loss(self) -> Tensor:
-        """One forward pass. Raises IcsbenchError where the loss is not a finite scalar."""
+        """The loss of one forward pass.
+
+        :raises IcsbenchError: the loss is not a finite scalar.
+        """
         for found in (self.y, self.z, self._outputs, self._feeders):
             found.clear()
         loss = forward_loss(self.model, self._loss_fn, self._inputs, self._targets)
