@@ -9,14 +9,15 @@ import numpy as np
 from icsbench.analysis.groups import Condition, Group, group_runs
 from icsbench.analysis.quantities.protocols import protocols
 from icsbench.analysis.statistics import Interval, mean_interval, paired_difference, paired_ratio
+from icsbench.record import schema
 from icsbench.record.reader import Run
 
 _BASELINE = "none"
 BASELINE_PROTOCOL = "running-off"
-_TEST = "test/accuracy/"
-_KNOWN = "train/accuracy/recalibrated-off"
+_TEST = schema.accuracy("test", "")
+_KNOWN = schema.accuracy("train", schema.KNOWN)
 DIFFERENCE = "difference/"
-LOSS_RATIO = "ratio/train/loss"
+LOSS_RATIO = f"ratio/{schema.TRAIN_LOSS}"
 
 
 def result_table(runs: Iterable[Run]) -> list[dict[str, Any]]:
@@ -53,10 +54,10 @@ def _group_rows(group: Group) -> list[dict[str, Any]]:
             "n": len(condition.runs),
         }
         if not group.regression:
-            row["train/accuracy"] = mean_interval([run.train_accuracy for run in condition.runs])
+            row[schema.TRAIN_ACCURACY] = mean_interval([run.train_accuracy for run in condition.runs])
         if any(_KNOWN in run.summary for run in condition.runs):
             row[_KNOWN] = mean_interval([run.known_training for run in condition.runs])
-        row["train/loss"] = mean_interval([_number(run, "train/loss") for run in condition.runs])
+        row[schema.TRAIN_LOSS] = mean_interval([_number(run, schema.TRAIN_LOSS) for run in condition.runs])
         for protocol in protocols(condition.runs):
             row[_TEST + protocol] = mean_interval([_test(run, protocol) for run in condition.runs])
         if baseline is not None and condition.regime != _BASELINE:
@@ -73,10 +74,10 @@ def _compared(condition: Condition, baseline: Condition, regression: bool) -> di
     if not pairs:
         return {}
     if regression:
-        losses = np.array([[_number(run, "train/loss") for run in pair] for pair in pairs])
+        losses = np.array([[_number(run, schema.TRAIN_LOSS) for run in pair] for pair in pairs])
         return {LOSS_RATIO: paired_ratio(*np.where(np.isfinite(losses), losses, np.nan).T)}
     differences = {
-        DIFFERENCE + "train/accuracy": paired_difference(
+        DIFFERENCE + schema.TRAIN_ACCURACY: paired_difference(
             [run.train_accuracy for run, _ in pairs], [other.train_accuracy for _, other in pairs]
         )
     }
@@ -123,9 +124,9 @@ def run_row(group: Group, run: Run) -> dict[str, Any]:
     row |= {} if run.kind == "lab" else {"lr": run.lr}
     row |= {"seed": run.seed, "status": run.status}
     row |= {key: run.summary[key] for key in ("steps", "diverged_at", "left_chance_at") if key in run.summary}
-    row |= {"train/loss": _number(run, "train/loss")} if "train/loss" in run.summary else {}
-    row |= {"train/accuracy": run.train_accuracy} if "train/accuracy" in run.summary else {}
+    row |= {schema.TRAIN_LOSS: _number(run, schema.TRAIN_LOSS)} if schema.TRAIN_LOSS in run.summary else {}
+    row |= {schema.TRAIN_ACCURACY: run.train_accuracy} if schema.TRAIN_ACCURACY in run.summary else {}
     for split in ("test", "val"):
-        row |= {f"{split}/accuracy/{name}": value for name, value in run.final_accuracy(split).items()}
+        row |= {schema.accuracy(split, name): value for name, value in run.final_accuracy(split).items()}
     row |= {_KNOWN: run.known_training} if _KNOWN in run.summary else {}
     return row | {"seconds": run.seconds}

@@ -22,6 +22,7 @@ from icsbench.app.overrides import as_typed
 from icsbench.app.progress import Lines, ending, say, who
 from icsbench.config import Config, resolve
 from icsbench.errors import IcsbenchError
+from icsbench.record.schema import VAL_ACCURACY
 from icsbench.record.writer import folder_of
 
 _SHOWING = {"-c", "--cfg", "-h", "--help", "--hydra-help", "-i", "--info", "-sc", "--shell-completion", "--version"}
@@ -51,7 +52,7 @@ def task(composed: DictConfig) -> float | None:
         error_file.write_text(job, encoding="utf-8", errors="surrogateescape")
         return None
     say(f"{who(config)}: {ending(summary)}; record {folder_of(config)}")
-    return next(iter(summary.get("val/accuracy", {}).values()), None)
+    return next(iter(summary.get(VAL_ACCURACY, {}).values()), None)
 
 
 def _run(config: Config, in_pool: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from icsbench.config import Config
+from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY, TRAIN_LOSS
 
 _SHOW_EVERY = 10.0  # seconds between progress lines
 
@@ -27,13 +28,13 @@ def ending(summary: dict[str, Any]) -> str:
     """How a run ended, with its accuracies, from its ``summary.json``; of a lab, with its number of rows."""
     if "rows" in summary:
         return f"complete, {summary['rows']} rows"
-    if not summary["test/accuracy"]:
+    if not summary[TEST_ACCURACY]:
         diverged = summary["diverged_at"]
         return ("complete" if diverged is None else f"diverged at step {diverged}") + (
-            f", train loss {summary['train/loss']:.4g}"
+            f", train loss {summary[TRAIN_LOSS]:.4g}"
         )
-    protocol, accuracy = next(iter(summary["test/accuracy"].items()))
-    accuracies = f"train accuracy {summary['train/accuracy']:.1%}, test accuracy {accuracy:.1%} ({protocol})"
+    protocol, accuracy = next(iter(summary[TEST_ACCURACY].items()))
+    accuracies = f"train accuracy {summary[TRAIN_ACCURACY]:.1%}, test accuracy {accuracy:.1%} ({protocol})"
     if summary["outcome"] == "diverged":
         return f"diverged at step {summary['diverged_at']}, {accuracies}"
     if summary["outcome"] == "chance":

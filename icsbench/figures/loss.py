@@ -23,7 +23,7 @@ from icsbench.figures.style import (
     regime_legend,
     step_axis,
 )
-from icsbench.record.schema import TRAIN_LOSS
+from icsbench.record.schema import METRICS, TRAIN_LOSS
 
 _COLUMNS = 3
 _BEYOND = 10  # times its first loss: what is shown of a run that diverged
@@ -38,7 +38,7 @@ def _numbers(group: Group) -> list[Curve]:
         alone = (diverged_curve(condition, run, TRAIN_LOSS) for run in condition.diverged)
         curves += [curve for curve in alone if len(curve.steps)]
     if not curves:
-        raise NotMeasured("no run has a finite train/loss in its metrics.jsonl")
+        raise NotMeasured(f"no run has a finite {TRAIN_LOSS} in its {METRICS}")
     return curves
 
 

@@ -23,6 +23,7 @@ from icsbench.figures.style import (
     regimes_of,
 )
 from icsbench.record.reader import Regime
+from icsbench.record.schema import SUMMARY, TEST_ACCURACY
 
 _REGIMES_IN_FULL = 4  # of more, means and dots stand closer
 
@@ -47,7 +48,7 @@ class ProtocolAccuracy:
                 "protocol": self.protocol,
                 "seed": seed,
                 "diverged": seed in self.diverged,
-                "test/accuracy": accuracy,
+                TEST_ACCURACY: accuracy,
                 "mean": self.interval.mean,
                 "low": self.interval.low,
                 "high": self.interval.high,
@@ -65,7 +66,7 @@ def _numbers(group: Group) -> list[ProtocolAccuracy]:
             interval = mean_interval(list(seeds.values()))
             accuracies.append(ProtocolAccuracy(condition.regime, condition.lr, protocol, interval, seeds, diverged))
     if not accuracies:
-        raise NotMeasured("no run has a test/accuracy in its summary.json")
+        raise NotMeasured(f"no run has a {TEST_ACCURACY} in its {SUMMARY}")
     return accuracies
 
 

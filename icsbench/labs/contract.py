@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from icsbench.options import Options
+from icsbench.record.schema import STEP
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +49,7 @@ def checked(rows: Iterable[Row], name: str) -> Iterator[Row]:
     :raises TypeError: one is no mapping, or has no integer ``step``: a mistake of the lab ``name``.
     """
     for row in rows:
-        step = row.get("step") if isinstance(row, dict) else None
+        step = row.get(STEP) if isinstance(row, dict) else None
         if not isinstance(step, int) or isinstance(step, bool):
-            raise TypeError(f"lab {name}: a row must be a mapping with an integer 'step' (got {row!r})")
+            raise TypeError(f"lab {name}: a row must be a mapping with an integer {STEP!r} (got {row!r})")
         yield row

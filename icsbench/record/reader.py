@@ -217,7 +217,7 @@ class Run:
         """
         return {
             protocol: self._unless_diverged(value)
-            for protocol, value in self.summary.get(f"{split}/accuracy", {}).items()
+            for protocol, value in self.summary.get(schema.accuracy(split), {}).items()
         }
 
     @property
@@ -228,12 +228,12 @@ class Run:
     @property
     def train_accuracy(self) -> float:
         """Training accuracy (fraction) of the last steps; NaN where there is none, of a run that diverged chance."""
-        return self._unless_diverged(self.summary.get("train/accuracy"))
+        return self._unless_diverged(self.summary.get(schema.TRAIN_ACCURACY))
 
     @property
     def known_training(self) -> float:
         """Final accuracy on fixed training images, statistics recalibrated and noise off; NaN in earlier records."""
-        return self._unless_diverged(self.summary.get("train/accuracy/recalibrated-off"))
+        return self._unless_diverged(self.summary.get(schema.accuracy("train", schema.KNOWN)))
 
     def _unless_diverged(self, accuracy: float | None) -> float:
         if self.status == "diverged" and math.isfinite(self.chance):
@@ -339,7 +339,7 @@ def load_runs(root: Path) -> list[Run]:
         raise IcsbenchError(f"{root}: no such folder; give a results folder, or a folder inside one")
     runs = [_load_run(path) for path in _run_folders(root)]
     if not runs:
-        raise IcsbenchError(f"{root}: no run records here; a run is a folder seed-<n> with a config.yaml")
+        raise IcsbenchError(f"{root}: no run records here; a run is a folder seed-<n> with a {schema.CONFIG}")
     return sorted(runs, key=lambda run: (run.path.parent, run.seed))
 
 
@@ -395,7 +395,7 @@ def _status(path: Path, summary: dict[str, Any], failure: dict[str, Any]) -> Sta
         outcome = summary.get("outcome")
         if outcome not in _STATUS_OF_OUTCOME:
             raise IcsbenchError(
-                f"{path / 'summary.json'}: outcome is {outcome!r}; it would be one of {', '.join(_STATUS_OF_OUTCOME)}"
+                f"{path / schema.SUMMARY}: outcome is {outcome!r}; it would be one of {', '.join(_STATUS_OF_OUTCOME)}"
             )
         return _STATUS_OF_OUTCOME[outcome]
     if _locked(path / schema.LOCK):

@@ -21,6 +21,7 @@ from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Verdict, used_of
 from icsbench.figures import plan
 from icsbench.record.legacy import LOOKS
 from icsbench.record.reader import Run
+from icsbench.record.schema import TRAIN_LOSS
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
 from icsbench.report.words import SYMBOLS, effect, region, summary_line
@@ -208,7 +209,7 @@ def _row(run: Run, columns: Sequence[str]) -> list[str]:
         *(_of_the_training(run) if run.kind == "training" else ("", str(run.seed), *[""] * 5)),
         run.status,
         _number(None if run.seconds is None else run.seconds / 60, ".1f"),
-        _number(run.summary.get("train/loss"), ".4g"),
+        _number(run.summary.get(TRAIN_LOSS), ".4g"),
         _percent(run.train_accuracy),
         *(_percent(run.test_accuracy.get(protocol)) for protocol in columns),
         "/".join(run.path.resolve().parts[-3:]),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from icsbench.analysis.groups import Condition
 from icsbench.analysis.statistics import Band, Floats, mean_band
 from icsbench.errors import IcsbenchError
+from icsbench.record import schema
 from icsbench.record.reader import Layer, Regime, Run
 
 Series = tuple[NDArray[np.int64], Floats]
@@ -93,7 +94,7 @@ def mean_curve(
     if not len(steps):
         lacking = next((run for run, (own, _) in zip(runs, series, strict=True) if not len(own)), runs[0])
         what = f"{quantity} of {layer.path}" if layer else quantity
-        raise IcsbenchError(f"{lacking.path / 'metrics.jsonl'}: no {what} at a step of the other seeds; run it again")
+        raise IcsbenchError(f"{lacking.path / schema.METRICS}: no {what} at a step of the other seeds; run it again")
     values = np.array([values[np.isin(own, steps)] for own, values in series])
     band = average(values)
     seeds = tuple(run.seed for run in runs)

@@ -27,7 +27,7 @@ def accuracy_curves(group: Group) -> list[Curve]:
                 if len(curve.steps):
                     curves.append(curve)
     if not curves:
-        raise NotMeasured("no run has an accuracy in its metrics.jsonl")
+        raise NotMeasured(f"no run has an accuracy in its {schema.METRICS}")
     return curves
 
 

@@ -300,7 +300,7 @@ def along_gradient(run: Run) -> Along:
 
 
 def _lacks_a_part(run: Run) -> IcsbenchError:
-    return IcsbenchError(f"{run.path / 'metrics.jsonl'}: a measurement of the landscape lacks a part; run it again")
+    return IcsbenchError(f"{run.path / schema.METRICS}: a measurement of the landscape lacks a part; run it again")
 
 
 def learning_rate(run: Run, steps: NDArray[np.int64]) -> Floats:
