@@ -82,10 +82,11 @@ def internal_covariate_shift(
         ``model.state_dict()``, whose buffers are left aside.
     :param layers: paths of modules or of weights; default every module that itself owns a parameter of two or more
         dimensions on which the loss depends. The result is in forward order.
-    :raises IcsbenchError: a layer that does not exist, owns no such weight, has no part in the loss or no place in the
-        forward order, ``new_params`` with a missing or unknown name, a wrong shape or two values for one weight, a loss
-        that is not scalar, a network that cannot be measured (docs/probes.md has the list) or with BN and a batch of
-        one; :class:`NotFinite`, a kind of it, for a gradient that is not finite.
+    :raises IcsbenchError: a layer does not exist, owns no such weight, has no part in the loss, or has no place in the
+        forward order. ``new_params`` has a missing or unknown name, a wrong shape, or two values for one weight. The
+        loss is not scalar. The network cannot be measured (docs/probes.md has the list), or has BN while the batch is
+        of one.
+    :raises NotFinite: a gradient is not finite. It is a kind of IcsbenchError.
     """
     with Passes(model, loss_fn, inputs, targets, matrices=True) as passes:
         return shift_of_update(passes, new_params, layers)

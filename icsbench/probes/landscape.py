@@ -56,9 +56,9 @@ def loss_landscape(model: nn.Module, loss_fn: LossFn, inputs: Any, targets: Any,
     :param inputs: the batch, as the network takes it (see :class:`icsbench.probes.passes.Passes`); ``targets`` as the
         loss takes them.
     :param alphas: distances to move, each greater than 0. The paper takes [1/2, 4] times the learning rate for VGG.
-    :raises IcsbenchError: ``alphas`` empty or not positive, a loss that is not scalar, a network that cannot be
-        measured (docs/probes.md has the list) or with BN and a batch of one; :class:`NotFinite`, a kind of it, for a
-        gradient ``g`` that is not finite.
+    :raises IcsbenchError: ``alphas`` is empty or not positive. The loss is not scalar. The network cannot be measured
+        (docs/probes.md has the list), or has BN while the batch is of one.
+    :raises NotFinite: the gradient ``g`` is not finite. It is a kind of IcsbenchError.
     """
     with Passes(model, loss_fn, inputs, targets) as passes:
         return landscape_along_gradient(passes, alphas)
