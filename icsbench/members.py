@@ -47,7 +47,7 @@ def member(room: str, kind: type[T], name: str) -> T:
         return found[name]
     close = difflib.get_close_matches(name, found, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise IcsbenchError(f"no {kind.__name__.lower()} is called {name!r}; {hint}there are {', '.join(found)}")
+    raise IcsbenchError(f"no {kind.__name__.lower()} is called {name!r}; {hint}there are {', '.join(found) or 'none'}")
 
 
 @cache
