@@ -99,7 +99,8 @@ def scans(group: Group) -> list[Scan]:
     Over learning rates also effective beta (median over the second half, where recorded), over batch sizes the
     generalization gap.
 
-    :raises NotMeasured: no setting has three values, or a regime differs at one of them in something else.
+    :raises NotMeasured: no setting has three values, they have no finite place on the axis, or a regime differs at one
+        of them in something else.
     """
     key = swept(group)
     if key is None:
@@ -113,6 +114,8 @@ def scans(group: Group) -> list[Scan]:
     _refuse_several(group, key)
     cells = [(condition, *_place(condition, key)) for condition in group.conditions]
     cells = [cell for cell in cells if math.isfinite(cell[1])]
+    if not cells:
+        raise NotMeasured(f"no run has a finite {setting}, where its {key} would be placed")
     found = []
     for quantity, value in quantities.items():
         for regime in dict.fromkeys(condition.regime for condition in group.conditions):

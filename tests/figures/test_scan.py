@@ -102,6 +102,15 @@ def test_noise_is_placed_by_the_shift_that_it_makes(tmp_path):
     assert found.labels == ("noise × 0", "noise × 1", "noise × 2", "noise × 4")
 
 
+def test_noise_whose_shift_was_not_measured_has_no_place(tmp_path):
+    for strength in STRENGTHS:
+        write(tmp_path, "dose", "noisy_bn", 0, strength=strength, mean=math.nan)
+    (group,) = group_runs(load_runs(tmp_path))
+    assert scan.swept(group) == "norm.strength"
+    with pytest.raises(NotMeasured, match="no run has a finite change of the mean in one step"):
+        scan.FIGURE.page(group)
+
+
 def test_batch_sizes_are_one_group_and_have_a_gap(tmp_path):
     for size in SIZES:
         write(tmp_path, "batch_size", "bn", 0, batch_size=size, train=0.9, test=0.9 - 0.001 * size)
