@@ -30,9 +30,9 @@ def run_lab(config: Config, *, in_pool: bool) -> dict[str, Any]:
     parent, threads = (os.getppid(), 1) if in_pool else (None, None)
 
     def train(training: Config) -> dict[str, Any]:
-        from icsbench import training as half
+        from icsbench.training import run as make
 
-        summary = half.run(training, threads=threads, show=Lines(training, parent))
+        summary = make(training, threads=threads, show=Lines(training, parent))
         say(f"{who(training)}: {ending(summary)}; record {folder_of(training)}")
         return summary
 

@@ -179,7 +179,7 @@ def _draw(group: Group, numbers: Sequence[Curve | Tracks | Drift], text: str) ->
         axes.set_ylim(low, high)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if axes is row[0]:
-            beside(axes, "input of the sigmoid" if "sigmoid" in group.facts else "pre-activation", 24)
+            beside(axes, "pre-activation", 24)
         else:
             axes.tick_params(labelleft=False)
     page.legend(*legend)

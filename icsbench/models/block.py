@@ -35,6 +35,19 @@ class InitOptions(Options):
         in_range("model.init_std", self.init_std, 0, open_low=True)
 
 
+@dataclass(kw_only=True)
+class StackOptions(InitOptions):
+    """``depth`` equal layers of ``units`` units each; of a network with an output layer, its hidden ones."""
+
+    depth: int
+    units: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("model.depth", self.depth, 1)
+        in_range("model.units", self.units, 1)
+
+
 class NormPlace(nn.Identity):
     """Marks the place for a norm, until :meth:`Network.finish` puts one there.
 

@@ -1,28 +1,13 @@
 """The deep linear network of Santurkar et al. 2018."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from icsbench.models.block import Block, InitOptions, Network, NormPlace
+from icsbench.models.block import Block, Network, NormPlace, StackOptions
 from icsbench.models.contract import Model
 from icsbench.norms import NormLayer
-from icsbench.options import in_range
-
-
-@dataclass
-class DeepLinearOptions(InitOptions):
-    """``depth`` is the number of matrices, ``units`` the size of each."""
-
-    depth: int
-    units: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        in_range("model.depth", self.depth, 1)
-        in_range("model.units", self.units, 1)
 
 
 class DeepLinear(Network, nn.Sequential):
@@ -35,7 +20,7 @@ class DeepLinear(Network, nn.Sequential):
     values are float32 ones.
     """
 
-    def __init__(self, options: DeepLinearOptions, norm: NormLayer, seed: int) -> None:
+    def __init__(self, options: StackOptions, norm: NormLayer, seed: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         size = options.units
         for index in range(1, options.depth + 1):
@@ -46,7 +31,7 @@ class DeepLinear(Network, nn.Sequential):
 
 
 def _build(
-    options: DeepLinearOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
+    options: StackOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
 ) -> Network:
     return DeepLinear(options, norm, seed)
 
@@ -57,7 +42,7 @@ MODEL = Model(
     lambda options: f"deep linear network, {options.depth} layers of {options.units} x {options.units}",
     takes="data=gaussian alone",
     fits=lambda shape, classes: not classes and len(shape) == 1,
-    options=DeepLinearOptions,
+    options=StackOptions,
     units=True,
     dtype=torch.float64,
     scales={"paper": {"data.name": "gaussian", "model.depth": 25, "model.units": 10, "steps": 10_000}},

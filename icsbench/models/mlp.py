@@ -2,27 +2,12 @@
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from torch import nn
 
-from icsbench.models.block import Block, InitOptions, Network, NormPlace
+from icsbench.models.block import Block, Network, NormPlace, StackOptions
 from icsbench.models.contract import Model
 from icsbench.norms import NormLayer
-from icsbench.options import in_range
-
-
-@dataclass
-class MLPOptions(InitOptions):
-    """``depth`` is the number of hidden layers, ``units`` the size of each; the output layer comes after them."""
-
-    depth: int
-    units: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        in_range("model.depth", self.depth, 1)
-        in_range("model.units", self.units, 1)
 
 
 class MLP(Network, nn.Sequential):
@@ -34,7 +19,7 @@ class MLP(Network, nn.Sequential):
     regime has the same parameters. The layers are ``fc1`` to ``fc<depth + 1>``.
     """
 
-    def __init__(self, options: MLPOptions, norm: NormLayer, in_features: int, num_classes: int, seed: int) -> None:
+    def __init__(self, options: StackOptions, norm: NormLayer, in_features: int, num_classes: int, seed: int) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         for index in range(1, options.depth + 1):
             transform = nn.Linear(in_features, options.units)
@@ -46,7 +31,7 @@ class MLP(Network, nn.Sequential):
 
 
 def _build(
-    options: MLPOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
+    options: StackOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
 ) -> Network:
     return MLP(options, norm, math.prod(shape), num_classes or 0, seed)
 
@@ -57,7 +42,7 @@ MODEL = Model(
     lambda options: f"MLP, {options.depth} x {options.units} sigmoid units",
     takes="inputs with classes",
     fits=lambda shape, classes: classes,
-    options=MLPOptions,
+    options=StackOptions,
     units=True,
     scales={
         "paper": {

@@ -20,6 +20,7 @@ class Update(NamedTuple):
     inputs: Tensor
     targets: Tensor
     lr: float
+    """Its learning rate: before the update that of the schedule, after it the one that was used."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Optimizers of other packages, and wrappers around any of them: arithmetic by hand, order, identity, resuming."""
 
+import json
 import math
 from dataclasses import dataclass, replace
 
@@ -148,6 +149,15 @@ def test_a_run_with_a_warm_up_uses_its_rates(tmp_path):
     run(c)
     rows = [row for row in map(OmegaConf.create, (c.run_dir / "metrics.jsonl").read_text().splitlines()) if "lr" in row]
     assert [row.lr for row in rows] == [pytest.approx(0.15), 0.2, 0.2]
+
+
+def test_a_probe_is_told_the_rate_that_was_used(tmp_path):
+    probes = probes_options(shift=False, landscape=True, update_every=1, alpha_low=1.0, alpha_high=2.0, alpha_points=2)
+    c = replace(config(tmp_path, lr=0.2, wrap={"warm_up": WarmUpOptions(4)}), probes=probes)
+    run(c)
+    rows = map(json.loads, (c.run_dir / "metrics.jsonl").read_text().splitlines())
+    found = [row["landscape/alphas"] for row in rows if "landscape/alphas" in row]
+    assert found == [pytest.approx([lr, 2 * lr]) for lr in (0.05, 0.1, 0.15, *[0.2] * 6)]
 
 
 @pytest.mark.parametrize(
