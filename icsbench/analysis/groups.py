@@ -245,16 +245,17 @@ class Group:
         made = [run.environment for run in self.runs]
         minutes = [run.seconds / 60 for run in self.runs if run.seconds is not None]
         wall = f"; {min(minutes):.1f} to {max(minutes):.1f} minutes a run" if minutes else ""
-        data = ""
-        if self.kind == "training":
-            data = f"data fingerprint {_several(_data(run)['fingerprint'] for run in self.runs)}, "
+        seeds = f"seeds {', '.join(map(str, sorted({run.seed for run in self.runs})))}"
+        by = {key: _several(e.get(key) for e in made) for key in ("icsbench", "commit", "torch", "machine", "threads")}
+        if self.kind == "lab":  # one that uses no torch states neither its version nor threads
+            before = {"icsbench": "icsbench ", "commit": "commit ", "torch": "torch ", "threads": "threads a run: "}
+            told = [before.get(key, "") + by[key] for key in by if any(e.get(key) is not None for e in made)]
+            return f"{', '.join(told)}{wall}; {seeds}"
+        device = _several(e.get("device_name") or e.get("device") for e in made)
         return (
-            f"icsbench {_several(e.get('icsbench') for e in made)}, commit {_several(e.get('commit') for e in made)}, "
-            f"torch {_several(e.get('torch') for e in made)}, {_several(e.get('machine') for e in made)} "
-            f"({_several(e.get('device_name') or e.get('device') for e in made)}), "
-            f"threads a run: {_several(e.get('threads') for e in made)}{wall}; "
-            f"{data}"
-            f"seeds {', '.join(map(str, sorted({run.seed for run in self.runs})))}"
+            f"icsbench {by['icsbench']}, commit {by['commit']}, torch {by['torch']}, {by['machine']} ({device}), "
+            f"threads a run: {by['threads']}{wall}; "
+            f"data fingerprint {_several(_data(run)['fingerprint'] for run in self.runs)}, {seeds}"
         )
 
 

@@ -489,7 +489,13 @@ def test_runs_of_a_lab_are_grouped_by_its_options(tmp_path):
     ]
     assert lab.conditions[0].regime.label == "Random walk"
     assert len(lab.select(**{"lab.depth": 5}).runs) == 2
-    assert lab.facts == "Random walk, depth 3 and 5, scale demo" and "seeds 0, 1" in lab.provenance
+    assert lab.facts == "Random walk, depth 3 and 5, scale demo"
+    assert lab.provenance == f"icsbench 0.1.0, commit {'0' * 40}, torch 2.6, none, threads a run: 1; seeds 0, 1"
+    for run in lab.runs:
+        file = run.path / "environment.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"torch": None, "threads": None}))
+    _, lab = groups_of(tmp_path)
+    assert lab.provenance == f"icsbench 0.1.0, commit {'0' * 40}, none; seeds 0, 1"
     with pytest.raises(NotMeasured, match="a lab has no classes"):
         _ = lab.num_classes
     with pytest.raises(NotMeasured, match="a second setting of walk, next to walk-depth3"):
