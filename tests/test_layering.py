@@ -28,6 +28,8 @@ ALLOWED = {
     "streams": set(),
     "atomic": set(),
     "source": set(),
+    "theory": set(),
+    "random_networks": {"streams"},
     "config": {"errors", "members", "options"},
     "record": {"errors", "config", "atomic"},
     "tracking": {"config"},
@@ -42,7 +44,7 @@ ALLOWED = {
     },
     "labs": {
         *("errors", "members", "options", "streams", "source", "config", "record", "data", "norms", "probes"),
-        "training",
+        *("training", "theory", "random_networks"),
     },
     "analysis": {"errors", "members", "atomic", "record"},
     "figures": {"errors", "members", "record", "analysis"},
@@ -52,7 +54,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}
-TRAINS = {"data", "norms", "models", "probes", "training", "labs"}
+TRAINS = {"data", "norms", "models", "probes", "training", "labs", "random_networks"}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:

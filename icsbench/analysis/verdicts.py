@@ -126,6 +126,11 @@ class Verdict:
     runs: tuple[Run, ...] = field(default=())
 
     @property
+    def of(self) -> str:
+        """What ``n`` counts: seeds, or random networks."""
+        return self.claim.parts[0].of if self.claim.parts else "seeds"
+
+    @property
     def disagree(self) -> bool:
         """Whether the t-test and the exact sign flips fall on two sides of 0.05, both uncorrected."""
         tests = len(self.findings) if self.verdict == "contradicted" else 1
@@ -256,21 +261,22 @@ def _outcome(summary: _Summary, p_holm: float, tests: int) -> tuple[Outcome, str
     """Verdict, who is right by it, why, and how many seeds would settle it."""
     claim, findings = summary.claim, summary.findings
     missing = list(dict.fromkeys(finding.missing for finding in findings if finding.missing))
+    of = findings[0].part.of if findings else "seeds"
     if all(finding.missing for finding in findings):
         return "not measured", "", "; ".join(missing) or f"no study yet: it needs {claim.needs}", None
     if missing:
         return "inconclusive", "", f"a part was not measured: {'; '.join(missing)}", None
     if not summary.tested:
         left_out = {seed: why for finding in findings for seed, why in finding.left_out.items()}
-        why = f", left out: {'; '.join(f'seed {s} ({w})' for s, w in left_out.items())}" if left_out else ""
-        few = f"{summary.n} seeds with a value{why}; {FEWEST_SEEDS} are the fewest for a verdict"
+        why = f", left out: {'; '.join(f'{of[:-1]} {s} ({w})' for s, w in left_out.items())}" if left_out else ""
+        few = f"{summary.n} {of} with a value{why}; {FEWEST_SEEDS} are the fewest for a verdict"
         return "inconclusive", "", few, None if left_out else FEWEST_SEEDS
     over = f"p = {p_holm:.2g} after Holm over {tests} claims"
     if without := sorted({seed for finding in findings for seed in finding.left_out}):
-        over += f"; left out: seed {', '.join(map(str, without))}"
+        over += f"; left out: {of[:-1]} {', '.join(map(str, without))}"
     if p_holm > LEVEL:
         needed = _settled_with(findings, tests)
-        with_more = f"about {needed} seeds would probably settle it" if needed else "more seeds would hardly settle it"
+        with_more = f"about {needed} {of} would probably settle it" if needed else f"more {of} would hardly settle it"
         return "inconclusive", "", f"{over}; {with_more}", needed
     if summary.supports < summary.contradicts:
         return "supported", claim.by, f"every part lies in its region; {over}", None

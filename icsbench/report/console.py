@@ -36,7 +36,7 @@ def print_claims(console: Console, verdicts: Sequence[Verdict]) -> None:
     for v in verdicts:
         measured = words.effects(v)
         if v.n:
-            measured.append(f"{v.n} seeds" + ("" if math.isnan(v.p_holm) else f", p {v.p_holm:.2g} (Holm)"))
+            measured.append(f"{v.n} {v.of}" + ("" if math.isnan(v.p_holm) else f", p {v.p_holm:.2g} (Holm)"))
         if v.disagree:
             measured.append(f"sign flips disagree (p {v.p_sign_flip:.2g})")
         if v.speaks_for:

@@ -36,7 +36,7 @@ def dot_plot(finding: Finding) -> DotPlot:
         return round(WIDTH * (at - first) / (last - first), 1)
 
     return DotPlot(
-        label=f"{n} seeds, mean {effect(finding)}; claimed: {region(part)}",
+        label=f"{n} {part.of}, mean {effect(finding)}; claimed: {region(part)}",
         dots=[place(value) for value in finding.values.values()],
         mean=place(mean),
         interval=None if math.isnan(low) else (place(low), place(high)),

@@ -24,7 +24,7 @@ from icsbench.record.reader import Run
 from icsbench.record.schema import TRAIN_LOSS
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
-from icsbench.report.words import SYMBOLS, effect, region, summary_line
+from icsbench.report.words import MOST_LISTED, SYMBOLS, effect, region, summary_line
 
 _HERE = Path(__file__).parent
 _MOST_RATES = 2
@@ -96,6 +96,7 @@ def _templates() -> Environment:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {"LEVEL": LEVEL, "FEWEST_SEEDS": FEWEST_SEEDS, "SYMBOLS": SYMBOLS, "WIDTH": WIDTH}
+    environment.globals |= {"MOST_LISTED": MOST_LISTED}
     environment.filters |= {
         "effect": effect,
         "region": region,

@@ -19,12 +19,12 @@ def claims_as_markdown(verdicts: Sequence[Verdict]) -> str:
             words.outcome(v) + ("; sign flips disagree" if v.disagree else ""),
             v.speaks_for,
             "; ".join(words.effects(v)),
-            str(v.n) if v.n else "",
+            ("" if not v.n else str(v.n) if v.of == "seeds" else f"{v.n} {v.of}"),
             "" if math.isnan(v.p_holm) else f"{v.p_holm:.2g}",
         ]
         for v in verdicts
     ]
-    header = ["", "claim", "by", "verdict", "speaks for", "effect [95 %]", "seeds", "p (Holm)"]
+    header = ["", "claim", "by", "verdict", "speaks for", "effect [95 %]", "n", "p (Holm)"]
     groups = used_of(finding for v in verdicts for finding in v.findings)
     facts = [f"{group.name}: {group.facts}. Made by {group.provenance}." for group in groups]
     table = _table(TableCells(header, body), left=6)

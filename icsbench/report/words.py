@@ -8,10 +8,13 @@ from icsbench.analysis.verdicts import Finding, Outcome, Verdict
 
 SYMBOLS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not measured": "–"}
 
+MOST_LISTED = 24
+"""More values of a part than these are not listed one by one."""
+
 
 def outcome(verdict: Verdict) -> str:
     """A verdict in a cell of a table: its symbol, and how many seeds would probably settle an open one."""
-    settled = f" (about {verdict.seeds_needed} seeds)" if verdict.seeds_needed else ""
+    settled = f" (about {verdict.seeds_needed} {verdict.of})" if verdict.seeds_needed else ""
     return f"{SYMBOLS[verdict.verdict]} {verdict.verdict}{settled}"
 
 
@@ -88,15 +91,18 @@ def _explained(finding: Finding) -> list[str]:
     """What was measured of one part: values per seed, effect, and p-values."""
     if finding.missing:
         return [f"not measured: {finding.missing}"]
-    values = ", ".join(f"{seed}: {value:.4g}" for seed, value in finding.values.items())
+    one = finding.part.of[:-1]
+    values = ", ".join(f"{key}: {value:.4g}" for key, value in finding.values.items())
+    if len(finding.values) > MOST_LISTED:
+        values = f"{len(finding.values)} values, which are in claims.json"
     lines = [f"measured on: {finding.group.facts}" if finding.group else ""]
     lines += [f"found: {finding.note}"] if finding.note else []
-    lines += [f"per seed: {values}"] if values else []
-    lines += [f"left out: seed {seed} ({why})" for seed, why in finding.left_out.items()]
+    lines += [f"per {one}: {values}"] if values else []
+    lines += [f"left out: {one} {key} ({why})" for key, why in finding.left_out.items()]
     if not finding.values:
         return lines
     unit = "log ratio" if finding.part.kind == "ratio" else finding.part.unit or "value"
-    lines.append(f"mean over {len(finding.values)} seeds [95 % t-interval]: {effect(finding)}")
+    lines.append(f"mean over {len(finding.values)} {finding.part.of} [95 % t-interval]: {effect(finding)}")
     for name, place in (("Student's t", finding.place), ("exact sign flips", finding.sign_flip)):
         lines.append(
             f"one-sided p by {name}, of the mean {unit}: inside {place.inside:.3g}, below {place.below:.3g}, "

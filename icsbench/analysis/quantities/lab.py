@@ -32,6 +32,23 @@ class LabRows:
             raise NotMeasured(f"{self.run.path / schema.METRICS}: no row has {key}")
         return self.columns[key]
 
+    def where(self, **equal: Any) -> "LabRows":
+        """The rows with these values of these keys; possibly none.
+
+        :raises NotMeasured: no row of the run has such a key.
+        """
+        kept = np.ones(len(self.columns[schema.STEP]), bool)
+        for key, value in equal.items():
+            kept &= self[key] == value
+        return LabRows(self.run, {key: column[kept] for key, column in self.columns.items()})
+
+    def by(self, key: str) -> "dict[Any, LabRows]":
+        """The rows of each value of a key, in the order in which the values come.
+
+        :raises NotMeasured: no row of the run has the key.
+        """
+        return {value: self.where(**{key: value}) for value in dict.fromkeys(self[key].tolist())}
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """The seed and the keys of each row; what a row lacks is not among them."""
         for row in self.run.metrics.rows:

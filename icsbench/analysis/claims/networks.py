@@ -1,0 +1,30 @@
+"""From the runs of a lab to one number per random network, for the measures of claims."""
+
+import math
+from collections.abc import Callable
+
+from icsbench.analysis.claims.contract import Measure, Measured
+from icsbench.analysis.groups import Group, NotMeasured
+from icsbench.analysis.quantities.lab import LabRows, lab_rows
+
+NETWORK = "network"
+"""The key of a row that numbers the random networks of a run from 0."""
+
+
+def per_network(value: Callable[[LabRows], float]) -> Measure:
+    """The measure ``value(rows of a network)``, for a part that is ``of="networks"``.
+
+    The networks of all seeds are numbered through, from 0. One whose value is not finite is left out.
+    """
+
+    def measure(group: Group) -> Measured:
+        if len(group.conditions) > 1:
+            raise NotMeasured(f"{group.name} has {len(group.conditions)} settings, which must not be pooled")
+        networks = [rows for run in lab_rows(group) for rows in run.by(NETWORK).values()]
+        numbers = {number: value(rows) for number, rows in enumerate(networks)}
+        return Measured(
+            {number: found for number, found in numbers.items() if math.isfinite(found)},
+            {number: "no finite value" for number, found in numbers.items() if not math.isfinite(found)},
+        )
+
+    return measure
