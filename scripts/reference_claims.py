@@ -1,0 +1,79 @@
+"""Judge new records together with the committed verdicts, and write results/reference/claims anew.
+
+``python scripts/reference_claims.py RESULTS [RESULTS ...]``: a claim that the records under RESULTS measure is judged
+on them; every other one on its values of ``results/reference/claims/claims.json``, which came from earlier records.
+Holm's correction is over all of them, as ``icsbench claims`` makes it over the claims of one folder.
+"""
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from icsbench.analysis.claims import all_claims
+from icsbench.analysis.claims.contract import Claim
+from icsbench.analysis.verdicts import Finding, Verdict, decide, judge
+from icsbench.record.reader import load_runs
+from icsbench.record.strict_json import dumps
+from icsbench.report.files import claims_as_json, write_claims
+
+OUT = Path(__file__).resolve().parent.parent / "results" / "reference" / "claims"
+ABOUT = ("scale", "facts", "command")
+
+
+def committed_findings(claim: Claim, entry: dict[str, Any]) -> list[Finding]:
+    """The parts of a claim with their committed values.
+
+    :raises SystemExit: the claim was changed since: its records are to be judged again.
+    """
+    findings = []
+    if len(claim.parts) != len(entry["parts"]):
+        sys.exit(
+            f"claim {claim.id} has {len(claim.parts)} parts, {len(entry['parts'])} are committed: give its records"
+        )
+    for part, found in zip(claim.parts, entry["parts"], strict=True):
+        bounds = [bound if math.isfinite(bound) else None for bound in (part.low, part.high)]
+        if (part.name, bounds) != (found["measure"], found["region"]):
+            sys.exit(f"claim {claim.id}: {part.name} is not what is committed: give its records")
+        values, left_out = ({int(key): v for key, v in found[name].items()} for name in ("values", "left_out"))
+        findings.append(Finding(part, None, values, left_out, found["missing"], found["note"]))
+    return findings
+
+
+def together(new: list[Verdict], old: dict[str, dict[str, Any]]) -> tuple[list[Verdict], list[str]]:
+    """All verdicts, and the ids of those that rest on committed values."""
+    kept = [v.claim.id for v in new if v.verdict == "not measured" and old.get(v.claim.id, {}).get("n")]
+    measured = [
+        (v.claim, committed_findings(v.claim, old[v.claim.id]) if v.claim.id in kept else v.findings) for v in new
+    ]
+    found = decide(measured)
+    return [
+        replace(v, **{key: old[v.claim.id][key] for key in ABOUT}) if v.claim.id in kept else v for v in found
+    ], kept
+
+
+def main() -> None:
+    roots = list(map(Path, sys.argv[1:]))
+    if not roots:
+        sys.exit(__doc__)
+    old = {entry["id"]: entry for entry in json.loads((OUT / "claims.json").read_text())["claims"]}
+    facts = [line for line in (OUT / "claims.md").read_text().splitlines() if line.startswith("- ")]
+    verdicts, kept = together(judge([run for root in roots for run in load_runs(root)], all_claims()), old)
+    root = roots[0] if len(roots) == 1 else Path()
+    write_claims(verdicts, OUT, root)
+
+    document = claims_as_json(verdicts, root)
+    for entry in document["claims"]:
+        entry["runs"] = old[entry["id"]]["runs"] if entry["id"] in kept else entry["runs"]
+    (OUT / "claims.json").write_text(dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    table = (OUT / "claims.md").read_text().splitlines()
+    judged = {line.split(":")[0] for line in table if line.startswith("- ")}
+    used = {f"- {study}" for v in verdicts if v.claim.id in kept for study in v.claim.studies}
+    table += [line for line in facts if line.split(":")[0] in used - judged]
+    (OUT / "claims.md").write_text("\n".join(table) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
