@@ -58,7 +58,7 @@ def rate(activation: str | Activation, batch: float) -> float:
 
 
 def depth_scale(activation: str | Activation, batch: float) -> float:
-    """The depth scale xi = 1 / ln lambda: layers over which the squared gradient grows by e; inf where it does not grow.
+    """The depth scale xi = 1 / ln lambda, the layers over which the squared gradient grows by e; inf without growth.
 
     Networks deeper than some 16 xi could not be trained (Yang et al. 2019, section 5).
     """
