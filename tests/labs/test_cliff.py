@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,11 @@ from icsbench.labs.cliff import LAB, CliffOptions
 from icsbench.labs.cliff.training import PlainNetworks, accuracy_and_loss, initial_weights
 
 EPS = 1e-3
-TINY = {"depths": [1, 3], "batches": [8, 200], "width": 12, "epochs": 1, "networks": 2}
+TINY: dict[str, Any] = {"depths": [1, 3], "batches": [8, 200], "width": 12, "epochs": 1, "networks": 2}
+
+
+def tiny(**changed: Any) -> CliffOptions:
+    return CliffOptions("cliff", **(TINY | changed))
 
 
 def random_weights(networks, widths, seed):
@@ -103,7 +108,7 @@ def test_a_shallower_network_has_the_first_weights_of_a_deeper_one():
 
 
 def test_rows():
-    rows = [*LAB.rows(CliffOptions("cliff", **TINY), 100)]
+    rows = [*LAB.rows(tiny(), 100)]
     assert [(row["norm"], row["batch"], row["step"], row["network"]) for row in rows] == [
         (norm, batch, depth, network)
         for norm in ("bn", "none")
@@ -111,7 +116,7 @@ def test_rows():
         for depth in (1, 3)
         for network in (0, 1)
     ]
-    assert rows == [*LAB.rows(CliffOptions("cliff", **TINY), 100)] != [*LAB.rows(CliffOptions("cliff", **TINY), 101)]
+    assert rows == [*LAB.rows(tiny(), 100)] != [*LAB.rows(tiny(), 101)]
     limits = {row["batch"]: row["theory_cliff"] for row in rows if row["norm"] == "bn"}
     assert limits[8] == pytest.approx(16 * 1.72056650, rel=1e-8)
     assert not any("theory_cliff" in row for row in rows if row["norm"] == "none")
@@ -119,12 +124,12 @@ def test_rows():
         assert 0 <= row["accuracy_test"] <= 1 and 0.05 < row["accuracy_train"] < 1
         assert row["chance"] == 0.1 and row["loss"] > 0 and row["diverged"] is False
     json.dumps(rows, allow_nan=False)
-    fewer = [*LAB.rows(CliffOptions("cliff", **TINY | {"networks": 1}), 100)]
+    fewer = [*LAB.rows(tiny(networks=1), 100)]
     assert [row["loss"] for row in fewer] == pytest.approx([row["loss"] for row in rows[::2]], rel=1e-4)
 
 
 def test_a_network_that_diverged_is_at_chance():
-    options = CliffOptions("cliff", **TINY | {"depths": [6], "batches": [64], "lr_per_sample": 1e6})
+    options = tiny(depths=[6], batches=[64], lr_per_sample=1e6)
     none = [row for row in LAB.rows(options, 100) if row["norm"] == "none"]
     assert all(row["diverged"] and math.isnan(row["loss"]) for row in none)
     assert {row["accuracy_train"] for row in none} == {0.1} == {row["accuracy_test"] for row in none}

@@ -137,8 +137,8 @@ UNTRAINABLE_BEYOND_A_DEPTH = Claim(
             high=DEEPEST,
         ),
     ),
-    margin="A quarter around 16 xi, which the paper reads off a colour map; and the 50 layers that it calls the limit at "
-    "any batch size, plus a quarter. Known before: xi by theory, and nothing of where these networks fail.",
+    margin="A quarter around 16 xi, which the paper reads off a colour map; and the 50 layers that it calls the limit "
+    "at any batch size, plus a quarter. Known before: xi by theory, and where a few networks of trial seeds failed.",
     fairness=(
         SETTING,
         ACCURACY,
@@ -166,8 +166,8 @@ BN_IS_THE_REASON = Claim(
     ),
     margin="By a quarter at least, as 16 xi is judged to a quarter.",
     fairness=(
-        "The control of claim 19: same first weights, images, learning rates and epochs, and no BN. The learning rate is "
-        "that of the paper for networks with BN; another could suit those without it better.",
+        "The control of claim 19: same first weights, images, learning rates and epochs, and no BN. The learning rate "
+        "is that of the paper for networks with BN; another could suit those without it better.",
         SETTING,
     ),
     figures=("cliff",),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,7 +94,7 @@ def _fitted(x: Floats, y: Floats, chance: float, half: float) -> Fit:
     start = (x[last_above] + x[min(last_above + 1, len(x) - 1)]) / 2
     span = x[-1]
     best, _ = curve_fit(
-        lambda depth, *free: _logistic(depth, *free, chance),
+        partial(_logistic, chance=chance),
         x,
         y,
         p0=(min(y.max(), 1), start, span / 20),

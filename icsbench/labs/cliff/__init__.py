@@ -103,7 +103,9 @@ def _show(console: "Console", config: "Config", rows: Sequence[Row]) -> None:
     for row in rows:
         of_setting.setdefault((row["norm"], row["batch"], row["step"]), []).append(row["accuracy_train"])
     depths = sorted({depth for _, _, depth in of_setting})
-    table = Table("norm", "batch", "16 xi", *map(str, depths), title=f"Training accuracy in % by depth, {config.run_name}")
+    table = Table(
+        "norm", "batch", "16 xi", *map(str, depths), title=f"Training accuracy in % by depth, {config.run_name}"
+    )
     limits = {(row["norm"], row["batch"]): row.get("theory_cliff") for row in rows}
     for (norm, batch), limit in limits.items():
         accuracies = [of_setting[norm, batch, depth] for depth in depths]

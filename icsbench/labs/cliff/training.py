@@ -7,6 +7,7 @@ batches, where the weights are far larger than the signals, that takes half the 
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -105,9 +106,7 @@ class PlainNetworks:
         return layers[-1].inputs @ self.weights[-1].mT, layers
 
 
-def outcomes(
-    options: CliffOptions, seed: int, images: Images, norm: str, batch: int, depth: int
-) -> Iterator[Outcome]:
+def outcomes(options: CliffOptions, seed: int, images: Images, norm: str, batch: int, depth: int) -> Iterator[Outcome]:
     """Train the networks of one setting; what became of each."""
     train, classes = images.train, images.classes
     features = train.images.shape[1]
@@ -139,7 +138,7 @@ def initial_weights(seed: int, networks: int, widths: list[int]) -> list[Tensor]
         streams = [stream(seed, "cliff", "weights", network, name) for network in range(networks)]
         return torch.stack([gaussian(one, outputs, inputs, std=math.sqrt(2 / inputs)) for one in streams])
 
-    hidden = [layer(place, *ends) for place, ends in enumerate(zip(widths[:-2], widths[1:-1], strict=True))]
+    hidden = [layer(place, *ends) for place, ends in enumerate(pairwise(widths[:-1]))]
     return [*hidden, layer("last", *widths[-2:])]
 
 

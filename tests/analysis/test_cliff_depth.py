@@ -1,26 +1,17 @@
 """The depth at which accuracy falls: fits of planted curves, bounds where there is no fall, and claims 19 and 19b."""
 
-import json
 import math
 
 import numpy as np
 import pytest
-from planted import finish
-from synthetic import write_lab
+from planted_cliff import DEPTHS, LIMITS, planted, study, write_study
 
 from icsbench.analysis.claims.cliff import BN_IS_THE_REASON, UNTRAINABLE_BEYOND_A_DEPTH, Range, of_networks
+from icsbench.analysis.groups import group_runs
 from icsbench.analysis.quantities.cliff import cliff, cliffs
 from icsbench.analysis.quantities.lab import lab_rows
-from icsbench.analysis.groups import group_runs
 from icsbench.analysis.verdicts import judge
 from icsbench.record.reader import load_runs
-
-DEPTHS = np.array([4, 8, 12, 16, 24, 32, 40, 52, 64])
-LIMITS = {8: 27.529, 32: 38.096, 128: 40.834}
-
-
-def planted(depth, where, scale=3.0, plateau=0.95, chance=0.1):
-    return chance + (plateau - chance) / (1 + np.exp((depth - where) / scale))
 
 
 @pytest.mark.parametrize(("where", "scale", "plateau"), [(17.3, 2.0, 0.97), (41.0, 6.0, 0.8), (9.0, 1.5, 1.0)])
@@ -56,28 +47,6 @@ def test_a_step_is_placed_between_its_depths():
 def test_what_is_outside_the_depths_is_a_bound(accuracy, depth, why):
     found = cliff(DEPTHS, accuracy, 0.1)
     assert (found.depth, found.fit, found.why) == (depth, None, why)
-
-
-def write_study(root, cliffs_of, seeds=2, networks=4):
-    """Two runs with networks whose cliffs (by norm and batch) differ a little from one another."""
-    for seed in range(seeds):
-        path = write_lab(root, "cliff", seed=seed, experiment="cliff", label="Cliff")
-        rows = []
-        for (norm, batch), where in cliffs_of.items():
-            for network in range(networks):
-                moved = where * (1 + 0.01 * (networks * seed + network - 3.5))
-                for depth in DEPTHS.tolist():
-                    row = {"step": depth, "norm": norm, "batch": batch, "network": network, "chance": 0.1}
-                    row["accuracy_train"] = row["accuracy_test"] = float(planted(depth, moved))
-                    rows.append(row | ({"theory_cliff": LIMITS[batch]} if norm == "bn" else {}))
-        (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        finish(path, json.loads((path / "summary.json").read_text()))
-    return root
-
-
-def study(bn, none):
-    """Cliffs by norm and batch size: factors of 16 xi, and depths."""
-    return {("bn", b): bn[b] * LIMITS[b] for b in LIMITS} | {("none", b): none for b in LIMITS}
 
 
 def verdicts(root):
