@@ -96,10 +96,10 @@ def _caption(group: Group, drawn: Sequence[AtBatch]) -> str:
 
 def _draw(group: Group, drawn: Sequence[AtBatch], text: str) -> mpl.Figure:
     """Above a map of accuracy for each norm, below the same as curves, one colour for each batch size."""
-    page = Page(4.9, text, top=0.42, bottom=0.42, left=0.5, right=0.62)
+    page = Page(4.9, text, top=0.58, bottom=0.42, left=0.5, right=0.62)
     batches = list(dict.fromkeys(one.batch for one in drawn))
     norms = [norm for norm in _TITLES if any(one.norm == norm for one in drawn)]
-    maps, curves = page.axes(2, len(norms), wspace=0.12, hspace=0.42)
+    maps, curves = page.axes(2, len(norms), wspace=0.12, hspace=0.36)
     image = None
     for norm, map_axes, curve_axes in zip(norms, maps, curves, strict=True):
         of_norm = [one for one in drawn if one.norm == norm]
@@ -118,7 +118,9 @@ def _draw(group: Group, drawn: Sequence[AtBatch], text: str) -> mpl.Figure:
         [_handle(batches, batch) for batch in batches],
         [
             Line2D([], [], **THEORY, label="16 ξ"),
-            Line2D([], [], color="black", marker="o", markerfacecolor="white", markersize=4, label="cliff"),
+            Line2D(
+                [], [], color="black", linestyle="", marker="o", markerfacecolor="white", markersize=4, label="cliff"
+            ),
             Line2D([], [], color="0.3", linestyle=":", label="logistic curve"),
         ],
     )
