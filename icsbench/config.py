@@ -250,6 +250,7 @@ _MACHINE_KEYS = (
     "threads",
     "checkpoint_every",
     "data.root",
+    "lab.root",
     "study",
 )
 

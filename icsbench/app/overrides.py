@@ -16,7 +16,7 @@ from icsbench.app.folders import options
 from icsbench.app.progress import say
 from icsbench.errors import IcsbenchError
 
-_FREE_TEXT = ("results", "data.root", "wandb.project", "wandb.entity")
+_FREE_TEXT = ("results", "data.root", "lab.root", "wandb.project", "wandb.entity")
 
 
 def sweeps(override: str) -> bool:

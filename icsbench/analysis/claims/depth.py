@@ -1,4 +1,4 @@
-"""Claims on depth, at initialisation and in training. None of them has a study yet."""
+"""Claims on depth, at initialisation. None of them has a study yet."""
 
 from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.claims.texts import DE_SMITH, IOFFE, YANG
@@ -27,12 +27,4 @@ SKIPS_TAME_THE_GROWTH = Claim(
     by=f"{YANG}; {DE_SMITH}",
     where="Y abstract; D&S section 3",
     needs="a study of residual networks",
-)
-
-UNTRAINABLE_BEYOND_A_DEPTH = Claim(
-    id="19",
-    statement="Networks with BN and no skip connections are untrainable beyond 16 depth scales (40 to 50 layers).",
-    by=YANG,
-    where="Y section 5, Fig. 2",
-    needs="a sweep over depth and batch size",
 )
