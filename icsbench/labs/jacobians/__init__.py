@@ -1,8 +1,8 @@
 """Singular values of the Jacobians of whole layers over a batch, with and without BN, at initialisation.
 
 The conjecture of Ioffe & Szegedy (2015), section 3.3: BN may lead the layer Jacobians to singular values close to 1.
-Their layer maps normalized vectors to normalized vectors, ``x -> BN(W phi(x))`` (``normalized``). Yang et al. (2019) cut
-the same network elsewhere, ``h -> W phi(BN(h))`` (``signals``). Either maps a whole batch, and its Jacobian, of size
+Their layer maps normalized vectors to normalized vectors, ``x -> BN(W phi(x))`` (``normalized``). Yang et al. (2019)
+cut the same network elsewhere, ``h -> W phi(BN(h))`` (``signals``). Either maps a whole batch. Its Jacobian, of size
 ``(B N, B N)``, is written down in closed form; the statistics of BN are differentiated. The weights keep the length of
 a signal: variance 1 / N, times 2 in front of ReLU.
 """

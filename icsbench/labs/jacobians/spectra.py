@@ -76,7 +76,7 @@ def rows(options: JacobiansOptions, seed: int) -> Iterator[Row]:
     ``normalized`` vectors are at the fixed point whatever the inputs. ``step`` counts the layers in front.
 
     Measured, over all ``B N`` singular values: ``mean_square``, ``dead`` (share), ``near`` and ``within_two`` (shares
-    in :data:`NEAR` and :data:`WITHIN_TWO`), ``quantiles`` (a list, at :data:`SHARES`, to 4 decimals). Over those that
+    in :data:`NEAR` and :data:`WITHIN_TWO`), ``quantiles`` (a list, at :data:`SHARES`, to 3 decimals). Over those that
     are not dead: ``median``, ``q10``, ``q90``; ``near_median``: share of all that is within a tenth of that median.
     ``theory_mean_square``, ``theory_dead``, and where there is a closed form ``theory_near`` and ``theory_quantiles``.
     Theory is that of N to infinity, but for ``theory_dead``, which counts.
@@ -144,7 +144,7 @@ def summary(values: np.ndarray) -> dict[str, Any]:
     found |= {"median": median, "q10": q10, "q90": q90}
     found |= {name: ((values >= low) & (values <= high)).mean() for name, (low, high) in shares.items()}
     numbers = {name: float(value) for name, value in found.items()}
-    return numbers | {"quantiles": np.quantile(values, SHARES).round(4).tolist()}
+    return numbers | {"quantiles": np.quantile(values, SHARES).round(3).tolist()}
 
 
 def _theory(options: JacobiansOptions, about: Row) -> dict[str, Any]:
@@ -157,5 +157,5 @@ def _theory(options: JacobiansOptions, about: Row) -> dict[str, Any]:
     below = theory.distribution(norm, activation, about["weights"], batch, variance)
     if below is not None:
         known["theory_near"] = float(np.diff(below(np.array(NEAR)))[0])
-        known["theory_quantiles"] = theory.quantiles(below, SHARES[1:-1]).round(4).tolist()
+        known["theory_quantiles"] = theory.quantiles(below, SHARES[1:-1]).round(3).tolist()
     return known
