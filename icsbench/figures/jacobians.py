@@ -49,8 +49,8 @@ def _caption(group: Group, drawn: Sequence[Series]) -> str:
     what = (
         "Singular values s of the Jacobian of one layer over a batch of B, at initialisation, behind some layers of "
         "the same network (at the fixed point), in order of size: left of a curve is the share of directions with a "
-        "smaller one. Grey: from 0.9 to 1.1. Triangles: the share 2/B that BN kills; ReLU alone kills half. Dashed: theory of "
-        "wide networks, where there is a closed form."
+        "smaller one. Grey: from 0.9 to 1.1. Triangles: the share 2/B that BN kills; ReLU alone kills half. Dashed: "
+        "theory of wide networks, where there is a closed form."
     )
     return caption(group, what, number_of(drawn), CUT_OFF)
 
