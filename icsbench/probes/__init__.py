@@ -5,6 +5,7 @@ from icsbench.probes.gradients import NotFinite
 from icsbench.probes.guard import State, undisturbed
 from icsbench.probes.ics import ICS, internal_covariate_shift
 from icsbench.probes.landscape import Landscape, loss_landscape
+from icsbench.probes.least_squares import LeastSquares, LeastSquaresProbe, least_squares_fit, least_squares_shares
 from icsbench.probes.shift import Distribution, ShiftProbe, shift_between
 from icsbench.probes.update import UpdateProbe
 
@@ -12,6 +13,8 @@ __all__ = [
     "ICS",
     "Distribution",
     "Landscape",
+    "LeastSquares",
+    "LeastSquaresProbe",
     "NetworkWatcher",
     "NotFinite",
     "Probe",
@@ -22,6 +25,8 @@ __all__ = [
     "UpdateProbe",
     "UpdateWatcher",
     "internal_covariate_shift",
+    "least_squares_fit",
+    "least_squares_shares",
     "loss_landscape",
     "shift_between",
     "start_probes",

@@ -85,6 +85,11 @@ def landscape(quantity: str) -> str:
     return f"landscape/{quantity}"
 
 
+def least_squares(layer: str, quantity: str) -> str:
+    """The key of a field of :class:`icsbench.probes.LeastSquares`: ``least_squares/features.conv1/removed``."""
+    return f"least_squares/{layer}/{quantity}"
+
+
 # --- thresholds ------------------------------------------------------------------------------------------------------
 
 LEFT_CHANCE = 2.0
