@@ -104,17 +104,17 @@ def signals(block: Block, depth: int, batch: float = math.inf) -> Signals:
     return Signals(*np.array(found).T)
 
 
-def gradient_ratio(block: Block, depth: int, batch: float = math.inf) -> Floats:
-    """``||g_l||^2 / ||g_L||^2`` at the input of each block and at the output, for a random gradient there.
+def log_gradient(block: Block, depth: int, batch: float = math.inf) -> Floats:
+    """``ln(||g_l||^2 / ||g_L||^2)`` at the input of each block and at the output, for a random gradient there.
 
-    The product over the blocks from l on of ``scale^2 (skip + gain^2 / sigma^2)``, where sigma^2 is the batch variance
-    with BN and 1 without. Shape (depth + 1,), the last is 1. That the two directions of each feature that BN removes
+    The sum over the blocks from l on of ``ln(scale^2 (skip + gain^2 / sigma^2))``, where sigma^2 is the batch variance
+    with BN and 1 without. Shape (depth + 1,), the last is 0. That the two directions of each feature that BN removes
     are 2 of B is left out.
 
     :raises ValueError: fewer than 1 block or 2 samples.
     """
     factors = block.scale**2 * (block.skip + block.gain**2 / _divided_by(block, depth, batch))
-    return np.append(np.cumprod(factors[::-1])[::-1], 1.0)
+    return np.append(np.cumsum(np.log(factors)[::-1])[::-1], 0.0)
 
 
 def gradient_correlation(block: Block, depth: int, batch: float = math.inf) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 
 from icsbench.labs.contract import Lab, Row
 from icsbench.options import Options, in_range
-from icsbench.theory.residual import Block, blocks, gradient_ratio, signals
+from icsbench.theory.residual import Block, blocks, log_gradient, signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +80,7 @@ def _theory(block: Block, options: ResidualOptions) -> dict[str, np.ndarray]:
         "second_moment": expected.second_moment,
         "batch_variance": expected.batch_variance,
         "branch_ratio": expected.branch_batch_variance / expected.batch_variance,
-        "log_gradient": np.log(gradient_ratio(block, options.depth, options.batch)),
+        "log_gradient": log_gradient(block, options.depth, options.batch),
     }
 
 
