@@ -19,3 +19,4 @@ MATCHED_LR = (
     "At the same learning rate for both (0.1, where a study has several); at each network's own best one see 1b."
 )
 EDGE = "Beside beta x lr / 2: at 1 (the edge of stability) an update reverses the gradient by its length, unshifted."
+BALDUZZI = "Balduzzi et al. 2017"

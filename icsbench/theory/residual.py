@@ -1,0 +1,154 @@
+"""Signals and gradients of random residual and plain ReLU networks of infinite width, block by block.
+
+One block maps x to  ``scale (skip x + gain W relu(norm(x)))``  with W ~ N(0, 2/N) for N units, and the input has
+independent N(0, 1) entries. Of x, three numbers follow a recursion: the second moment q (mean of x^2), the product of
+two samples p (mean of x x'), and from them the batch variance  ``(1 - 1/B) (q - p)``,  which BN divides by (biased,
+over a batch of B). The gradient of a random function at the output follows one backwards.
+
+De & Smith 2020, sections 2 and 3, give the second moments (2^l without BN, l + 1 with it); Balduzzi et al. 2017 the
+correlations of gradients. The finite batch, the batch variance and the products of correlations are derived here.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+EXPONENT = math.pi / (math.pi - 1)
+"""1.467: the squared gradient of a residual network with BN falls with the block l as l^-1.467; in a plain one this is
+its growth per block."""
+
+
+class Block(NamedTuple):
+    """``scale (skip x + gain W relu(norm(x)))``.
+
+    ``fixup``: the factor on the first layer of a branch of two, the last of which is 0; 0 where the branch has one.
+    """
+
+    skip: float = 1
+    gain: float = 1
+    norm: bool = False
+    scale: float = 1
+    fixup: float = 0
+
+
+def blocks(depth: int, gain: float = 0) -> dict[str, Block]:
+    """The block of each kind of network of ``depth`` blocks; ``gain`` is that of SkipInit.
+
+    ``residual_half`` divides the sum by sqrt(2), ``residual_depth`` the branch by sqrt(depth): the largest gain of
+    SkipInit. ``residual_fixup`` has a branch of two layers, the last of which starts at 0.
+    """
+    return {
+        "plain": Block(skip=0),
+        "plain_bn": Block(skip=0, norm=True),
+        "residual": Block(),
+        "residual_bn": Block(norm=True),
+        "residual_skipinit": Block(gain=gain),
+        "residual_fixup": Block(gain=0, fixup=fixup_scale(depth)),
+        "residual_half": Block(scale=1 / math.sqrt(2)),
+        "residual_depth": Block(gain=1 / math.sqrt(depth)),
+    }
+
+
+def fixup_scale(depth: int, layers: int = 2) -> float:
+    """``L^(-1 / (2 m - 2))``: Fixup's factor on all but the last of the m layers of each of L branches (Zhang 2019).
+
+    :raises ValueError: a branch has fewer than two layers, or there is no branch.
+    """
+    if layers < 2 or depth < 1:
+        raise ValueError(f"Fixup needs a branch of two layers or more (got {depth} branches of {layers})")
+    return depth ** (-1 / (2 * layers - 2))
+
+
+def relu_kernel(c: ArrayLike) -> Floats:
+    """``J(c) = 2 E relu(u) relu(v)`` of standard normal u, v with correlation c (Cho & Saul 2009); J(1) = 1."""
+    c = np.clip(c, -1, 1)
+    return (np.sqrt(1 - c**2) + (math.pi - np.arccos(c)) * c) / math.pi
+
+
+def gate_overlap(c: ArrayLike) -> Floats:
+    """``kappa0(c) = 2 P(u > 0, v > 0) = (pi - arccos c) / pi``, the derivative of :func:`relu_kernel`."""
+    return (math.pi - np.arccos(np.clip(c, -1, 1))) / math.pi
+
+
+class Signals(NamedTuple):
+    """What comes into each block, and out of the last: arrays of shape (depth + 1,).
+
+    ``branch_*`` is what the block adds to the skip. ``correlation`` is that of two samples.
+    """
+
+    second_moment: Floats
+    batch_variance: Floats
+    correlation: Floats
+    branch_second_moment: Floats
+    branch_batch_variance: Floats
+
+
+def signals(block: Block, depth: int, batch: float = math.inf) -> Signals:
+    """The signals of a network of ``depth`` equal blocks; ``batch`` may be infinite.
+
+    :raises ValueError: fewer than 1 block or 2 samples.
+    """
+    _check(depth, batch)
+    between = -1 / (batch - 1)  # the correlation of two samples of a normalized feature
+    q, p = 1.0, 0.0
+    found = []
+    for _ in range(depth + 1):
+        branch = block.gain**2 * (1.0 if block.norm else q)
+        product = branch * float(relu_kernel(between if block.norm else p / q))
+        found.append((q, (1 - 1 / batch) * (q - p), p / q, branch, (1 - 1 / batch) * (branch - product)))
+        q, p = (block.scale**2 * (block.skip * old + new) for old, new in ((q, branch), (p, product)))
+    return Signals(*np.array(found).T)
+
+
+def log_gradient(block: Block, depth: int, batch: float = math.inf) -> Floats:
+    """``ln(||g_l||^2 / ||g_L||^2)`` at the input of each block and at the output, for a random gradient there.
+
+    The sum over the blocks from l on of ``ln(scale^2 (skip + gain^2 / sigma^2))``, where sigma^2 is the batch variance
+    with BN and 1 without. Shape (depth + 1,), the last is 0. That the two directions of each feature that BN removes
+    are 2 of B is left out.
+
+    :raises ValueError: fewer than 1 block or 2 samples.
+    """
+    factors = block.scale**2 * (block.skip + block.gain**2 / _divided_by(block, depth, batch))
+    return np.append(np.cumsum(np.log(factors)[::-1])[::-1], 0.0)
+
+
+def gradient_correlation(block: Block, depth: int, batch: float = math.inf) -> Floats:
+    """Correlation between two samples of the gradient at the input, by the number of blocks above it, (depth,).
+
+    One common gradient is put at the output. BN's statistics are held constant in the backward pass. Each block
+    multiplies by ``(skip + gain^2 kappa0 / sigma^2) / (skip + gain^2 / sigma^2)``, with the gate overlap kappa0 of its
+    correlation. Special cases for an infinite batch:
+
+    - plain: ``prod kappa0(c_l)``, which tends to L^-3, as c_l tends to 1;
+    - plain with BN: 2^-L;
+    - residual: 3/4 for the first block, and more for each later one;
+    - residual with BN: ``prod (s + 1/2) / (s + 1)`` with s = 1 + (1 - 1/pi) l.
+
+    :raises ValueError: fewer than 1 block or 2 samples.
+    """
+    gates = -1 / (batch - 1) if block.norm else signals(block, depth, batch).correlation[:-1]
+    passed = block.gain**2 / _divided_by(block, depth, batch)
+    return np.cumprod((block.skip + passed * gate_overlap(gates)) / (block.skip + passed))
+
+
+def centred_correlation(batch: float) -> float:
+    """``-1 / (B - 1)``: the mean correlation of B vectors whose sum is 0.
+
+    Such are the gradients behind a BN whose statistics are differentiated, at any depth.
+    """
+    return -1 / (batch - 1)
+
+
+def _divided_by(block: Block, depth: int, batch: float) -> Floats:
+    """What the norm of each block divides the square of its input by."""
+    return signals(block, depth, batch).batch_variance[:-1] if block.norm else np.ones(depth)
+
+
+def _check(depth: int, batch: float) -> None:
+    if depth < 1 or batch < 2:
+        raise ValueError(f"theory needs a block and two samples (got {depth} blocks, a batch of {batch})")
