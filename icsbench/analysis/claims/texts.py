@@ -19,3 +19,6 @@ MATCHED_LR = (
     "At the same learning rate for both (0.1, where a study has several); at each network's own best one see 1b."
 )
 EDGE = "Beside beta x lr / 2: at 1 (the edge of stability) an update reverses the gradient by its length, unshifted."
+DANESHMAND = "Daneshmand et al. 2020"
+DANESHMAND_2021 = "Daneshmand et al. 2021"
+METEREZ = "Meterez et al. 2024"
