@@ -69,23 +69,20 @@ def _rows(options: RankOptions, seed: int) -> Iterator[Row]:
     skips = [System("skip", norm=norm) for norm in ("none", "rescale")]
     broken = [System(norm=norm, weights="positive") for norm in ("rescale", "bn")]
     plain = [System(activation=phi, norm=norm) for phi in ("linear", "relu") for norm in ("none", "rescale", "bn")]
-    for width, system in itertools.product(options.widths, (*plain, *skips, *broken)):
-        yield from _of_signals("rank", options, seed, system, width, width, options.depth)
+    for width, systems in itertools.product(options.widths, ([*plain, *skips], broken)):
+        yield from _of_signals("rank", options, seed, systems, width, width, options.depth)
 
     aligned = [system._replace(start="aligned") for system in plain]
-    for width, system in itertools.product(options.wide_widths, aligned):
-        yield from _of_signals("orthogonality", options, seed, system, options.batch, width, options.wide_depth)
+    for width in options.wide_widths:
+        yield from _of_signals("orthogonality", options, seed, aligned, options.batch, width, options.wide_depth)
 
-    kinds = [System(norm=norm, weights=kind) for kind in ("orthogonal", "gaussian") for norm in ("none", "rescale")]
-    kinds.append(System(norm="bn", weights="orthogonal"))
-    near = [system._replace(start="identity") for system in kinds if system.norm == "rescale"]
-    for system in (*kinds, *near):
+    for kind in ("orthogonal", "gaussian"):
+        systems = [System(norm=norm, weights=kind) for norm in ("none", "rescale", "bn")]
+        systems.append(System(weights=kind, start="identity"))
         width = options.isometry_width
-        yield from _of_signals("isometry", options, seed, system, width, width, options.isometry_depth)
-
-    norms = ("none", "rescale", "bn")
-    for kind, norm in itertools.product(("orthogonal", "gaussian"), norms):
-        yield from _of_gradients(options, seed, System(norm=norm, weights=kind))
+        yield from _of_signals("isometry", options, seed, systems, width, width, options.isometry_depth)
+        for system in systems[:3]:
+            yield from _of_gradients(options, seed, system)
 
 
 def depths(last: int) -> list[int]:
@@ -94,20 +91,25 @@ def depths(last: int) -> list[int]:
 
 
 def _of_signals(
-    part: str, options: RankOptions, seed: int, system: "System", batch: int, width: int, depth: int
+    part: str, options: RankOptions, seed: int, systems: "list[System]", batch: int, width: int, depth: int
 ) -> Iterator[Row]:
-    """A row for each network and measured depth; none of a network from where all its signals are 0."""
+    """A row for each system, network and measured depth; none of a network from where all its signals are 0."""
     from icsbench.labs.rank.systems import signals
 
     measured = set(depths(depth))
-    through = signals(system, seed, options.networks, batch, width, depth, options.gamma)
-    found = {step: _measures(x, system.norm == "bn") for step, x in enumerate(through) if step in measured}
-    of = {"part": part, **system._asdict(), "batch": batch, "width": width}
-    for network in range(options.networks):
-        alive = {step: values[network] for step, values in found.items() if values[network]["soft_rank"] > 0}
-        theory = _theory(part, system, alive, batch, width)
-        for step, values in alive.items():
-            yield {"step": step, "network": network, **of, **values, **theory.get(step, {})}
+    layers = enumerate(signals(systems, seed, options.networks, batch, width, depth, options.gamma))
+    found = {
+        step: [_measures(x, system.norm == "bn") for system, x in zip(systems, every, strict=True)]
+        for step, every in layers
+        if step in measured
+    }
+    for (number, system), network in itertools.product(enumerate(systems), range(options.networks)):
+        of = {"network": network, "part": part, **system._asdict(), "batch": batch, "width": width}
+        values = {step: every[number][network] for step, every in found.items()}
+        values = {step: value for step, value in values.items() if value["soft_rank"] > 0}
+        theory = _theory(part, system, values, batch, width)
+        for step, value in values.items():
+            yield {"step": step, **of, **value, **theory.get(step, {})}
 
 
 def _measures(x: "Tensor", centred: bool) -> list[Row]:

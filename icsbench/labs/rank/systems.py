@@ -6,7 +6,7 @@ layer.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,21 +54,30 @@ def start(kind: str, generator: torch.Generator, networks: int, batch: int, widt
 
 
 def signals(
-    system: System, seed: int, networks: int, batch: int, width: int, depth: int, gamma: float
-) -> Iterator[Tensor]:
-    """The batch before the first layer, then after each: ``(networks, batch, width)``.
+    systems: Sequence[System], seed: int, networks: int, batch: int, width: int, depth: int, gamma: float
+) -> Iterator[list[Tensor]]:
+    """The batch of each system before the first layer, then after each: ``(networks, batch, width)``.
 
-    Systems that share their weights' kind and sizes share the weights.
-
+    :param systems: of one kind of weights, which they share.
     :raises IcsbenchError: a feature is constant over a batch, and cannot be normalized.
     """
-    draw = rn.stream(seed, "rank", "weights", system.weights, batch, width)
-    x = start(system.start, rn.stream(seed, "rank", "start", batch, width), networks, batch, width)
-    yield x
+    (kind,) = {system.weights for system in systems}
+    draw = rn.stream(seed, "rank", "weights", kind, batch, width)
+    every = [
+        start(system.start, rn.stream(seed, "rank", "start", batch, width), networks, batch, width)
+        for system in systems
+    ]
+    yield every
     for _ in range(depth):
-        phi, w = rn.ACTIVATIONS[system.activation], weights(system.weights, draw, networks, width)
-        x = normalized(x + gamma * x @ w.mT if system.layers == "skip" else phi(x) @ w.mT, system.norm)
-        yield x
+        w = weights(kind, draw, networks, width).mT
+        every = [_layer(system, x, w, gamma) for system, x in zip(systems, every, strict=True)]
+        yield every
+
+
+def _layer(system: System, x: Tensor, w: Tensor, gamma: float) -> Tensor:
+    if system.layers == "skip":
+        return normalized(x + gamma * x @ w, system.norm)
+    return normalized(rn.ACTIVATIONS[system.activation](x) @ w, system.norm)
 
 
 def normalized(x: Tensor, norm: str) -> Tensor:
