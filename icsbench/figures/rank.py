@@ -32,7 +32,7 @@ _STYLES: dict[tuple[str, ...], dict[str, Any]] = {
     ("linear", "rescale", "positive"): {"color": _POSITIVE, "label": "BN, positive weights"},
     ("skip", "rescale", "gaussian"): {"color": _SKIP, "label": "skip layers, BN not centred"},
 }
-"""By activation (``skip`` for linear skip layers), norm and weights. Dots: ReLU; dashes and dots: orthogonal weights."""
+"""By activation (``skip`` for linear skip layers), norm and weights. Dots: ReLU; dash-dotted: orthogonal weights."""
 _FACTORS = ("layers", "activation", "norm", "weights", "start")
 _MEASURES = {"rank": "soft_rank", "orthogonality": "orthogonality_gap", "isometry": "isometry_gap"}
 
