@@ -20,3 +20,6 @@ MATCHED_LR = (
 )
 EDGE = "Beside beta x lr / 2: at 1 (the edge of stability) an update reverses the gradient by its length, unshifted."
 BALDUZZI = "Balduzzi et al. 2017"
+DANESHMAND = "Daneshmand et al. 2020"
+DANESHMAND_2021 = "Daneshmand et al. 2021"
+METEREZ = "Meterez et al. 2024"
