@@ -59,7 +59,11 @@ def _panel(axes: Axes, drawn: Sequence[Series], number: int) -> None:
             draw_series(axes, one, color, linestyle=linestyle, marker="o")
     log_axis(axes, 0.8, 1.25 * max(one.x.max() for one in drawn), "x")
     if _PANELS[number] == "norm_ratio":
-        log_axis(axes, *extent(*(one.mean for one in drawn if one.y_name == "norm_ratio")), ticks=5)
+        log_axis(
+            axes,
+            *extent(*(end for one in drawn if one.y_name == "norm_ratio" for end in (one.mean, one.low, one.high))),
+            ticks=5,
+        )
     else:
         guide(axes, 0)
         axes.set_ylim(-0.06, 1.06)

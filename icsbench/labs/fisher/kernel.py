@@ -28,8 +28,8 @@ def rows(options: FisherOptions, seed: int) -> Iterator[Row]:
             for i, (largest, trace) in enumerate(_spectra(weights, inputs, where)):
                 if not (math.isfinite(trace) and trace > 0):
                     raise IcsbenchError(
-                        f"BN in {where}, width {width}, network {i}: an output or a feature is the same for all "
-                        "samples, and BN with eps 0 has nothing to divide by; choose larger lab.widths"
+                        f"{where}, width {width}, network {i}: the Fisher information is 0 or not finite, as the "
+                        "output or a feature is the same for all samples and eps is 0; choose larger lab.widths"
                     )
                 yield {**about, "network": i, "largest": largest, "trace": trace, "share": largest / trace}
 

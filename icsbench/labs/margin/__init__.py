@@ -12,7 +12,8 @@ bn            ``f = gamma <w, x> / sqrt(mean over i of <w, x_i>^2)``, BN without
 All start at the same w, N(0, init^2), and gamma = 1, which is trained. With BN the smallest margin over the largest
 goes to 1; the two others go to the direction of the largest smallest margin
 (:func:`icsbench.theory.largest_margin.largest_margin`), as slowly as 1 / log t. The length of w does not change f with
-a norm, but the shorter it is, the larger is a step.
+a norm, but the shorter it is, the larger is a step. While a margin is negative, the smallest is divided by the largest
+absolute value, so that the ratio is from -1 to 1.
 """
 
 from collections.abc import Iterator
