@@ -14,11 +14,11 @@ from icsbench.figures.panels import extent, guide, log_axis
 from icsbench.figures.series import THEORY, Series, draw_series, number_of, series
 from icsbench.figures.style import Page, above, below, beside
 
-_LOOKS = {
-    "none": ("neither", "#D55E00", "-"),
-    "recentre": ("recentring only", "#CC79A7", "-"),
-    "rescale": ("rescaling only", "#009E73", "-"),
-    "both": ("both (BN)", "#0072B2", "-"),
+_LOOKS = {  # label, colour
+    "none": ("neither", "#D55E00"),
+    "recentre": ("recentring only", "#CC79A7"),
+    "rescale": ("rescaling only", "#009E73"),
+    "both": ("both (BN)", "#0072B2"),
 }
 _PANELS = ("cosine", "rest_cosine", "odd_cosine", "norm_ratio")
 _TITLES = ("cosine, all pairs", "without the odd point", "odd point with the others", "largest norm / median")
@@ -55,8 +55,7 @@ def _panel(axes: Axes, drawn: Sequence[Series], number: int) -> None:
     for one in drawn:
         variant = one.of["variant"]
         if one.y_name == _PANELS[number] and (number not in _APART or variant in ("recentre", "both")):
-            _, color, linestyle = _LOOKS[variant]
-            draw_series(axes, one, color, linestyle=linestyle, marker="o")
+            draw_series(axes, one, _LOOKS[variant][1], marker="o")
     log_axis(axes, 0.8, 1.25 * max(one.x.max() for one in drawn), "x")
     if _PANELS[number] == "norm_ratio":
         log_axis(
@@ -85,10 +84,7 @@ def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
             else:
                 axes.tick_params(labelbottom=False)
         beside(row[0], f"width {width:.0f}", 24)
-    handles = [
-        Line2D([], [], color=color, linestyle=linestyle, marker="o", markersize=3, label=label)
-        for label, color, linestyle in _LOOKS.values()
-    ]
+    handles = [Line2D([], [], color=color, marker="o", markersize=3, label=label) for label, color in _LOOKS.values()]
     page.legend([*handles, Line2D([], [], **THEORY, label="theory")])
     return page.figure
 

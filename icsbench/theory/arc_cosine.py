@@ -4,6 +4,8 @@ Two pre-activations with a normal distribution of unit variance and correlation 
 
 - their ReLUs have the cosine ``J(c) = (sqrt(1 - c^2) + (pi - arccos c) c) / pi``;
 - both are positive with the probability ``kappa(c) / 2``, ``kappa(c) = (pi - arccos c) / pi``.
+
+With BN see :mod:`icsbench.theory.mean_field`.
 """
 
 import math
@@ -35,16 +37,6 @@ def cosines_by_layer(layers: int, cosine: float = 0) -> Floats:
     for _ in range(layers):
         found.append(float(relu_cosine(found[-1])))
     return np.array(found)
-
-
-def cosine_with_batch_norm(batch: int) -> float:
-    """c* = J(-1 / (B - 1)): the cosine of two samples of a batch of B after BN and ReLU (Yang et al. 2019, Theorem 5).
-
-    :raises ValueError: the batch is below 4, where there is no fixed point.
-    """
-    if batch < 4:
-        raise ValueError(f"the fixed point of batch normalization needs a batch of at least 4 (got {batch})")
-    return float(relu_cosine(-1 / (batch - 1)))
 
 
 def cosine_rescaled(batch: int, cosine: float) -> float:

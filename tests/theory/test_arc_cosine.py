@@ -5,25 +5,19 @@ import pytest
 
 from icsbench.theory.arc_cosine import (
     cosine_rescaled,
-    cosine_with_batch_norm,
     cosines_by_layer,
     gate_overlap,
     outlier_share,
     relu_cosine,
     rescaled_by_layer,
 )
-
-C_STAR = {4: 0.169496588042, 8: 0.250134932861, 32: 0.302346482176, 128: 0.314382745987, 1024: 0.317821279709}
-
-
-@pytest.mark.parametrize(("batch", "expected"), C_STAR.items())
-def test_the_fixed_point_of_batch_norm(batch, expected):
-    assert cosine_with_batch_norm(batch) == pytest.approx(expected, abs=1e-12)
+from icsbench.theory.mean_field import forward_correlation
 
 
-def test_the_fixed_point_needs_four_samples():
-    with pytest.raises(ValueError, match="at least 4"):
-        cosine_with_batch_norm(3)
+@pytest.mark.parametrize(("batch", "expected"), [(4, 0.169496588042), (32, 0.302346482176), (1024, 0.317821279709)])
+def test_the_fixed_point_of_batch_norm_is_that_of_centred_samples(batch, expected):
+    assert relu_cosine(-1 / (batch - 1)) == pytest.approx(expected, abs=1e-12)
+    assert relu_cosine(-1 / (batch - 1)) == pytest.approx(forward_correlation("relu", batch), abs=1e-10)
 
 
 def test_the_ends_of_both_functions():

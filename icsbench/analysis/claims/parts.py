@@ -96,7 +96,8 @@ RESCALING_ALONE = Claim(
     by=f"{DANESHMAND} (for linear networks)",
     where="D Theorem 1",
     parts=(_gathering("rescale", "cosine"),),
-    margin="Apart: nearer to the fixed point of full BN than to a single direction. Nothing was known beforehand.",
+    margin="Apart: nearer to the fixed point of full BN than to a single direction. Nothing was known "
+    "when the region was set; theory, worked out since, has the cosine .514 at batch 32, which is nearness .30.",
     fairness=(
         "The paper's networks are linear, and its theorem is on orthogonality; here a bound half-way is enough.",
         "It is the control of claim 27: were it supported, rescaling would need no recentring.",
@@ -134,8 +135,8 @@ _EXPONENTS = (
     "largest eigenvalue grows as sqrt(M) at most (exponent -1/2 or less): the bound lies half-way. "
 )
 _INPUTS = (
-    "The inputs are independent Gaussian and as many as the width. With a fixed number of them the share cannot fall "
-    "below what their own covariance leaves."
+    "The inputs are independent Gaussian and as many as the width, as in the theory. With few of them (10 to 30 at any "
+    "width) the share without BN is larger, .36, and with BN in the last layer it falls more slowly."
 )
 
 LAST_LAYER_REMOVES_THE_OUTLIER = Claim(

@@ -12,7 +12,8 @@ from icsbench.errors import IcsbenchError
 from icsbench.labs.contract import Row
 from icsbench.labs.parts import VARIANTS, PartsOptions
 from icsbench.labs.rungs import rungs
-from icsbench.theory.arc_cosine import cosine_with_batch_norm, cosines_by_layer, rescaled_by_layer
+from icsbench.theory.arc_cosine import cosines_by_layer, rescaled_by_layer
+from icsbench.theory.mean_field import forward_correlation
 
 
 def rows(options: PartsOptions, seed: int) -> Iterator[Row]:
@@ -29,12 +30,13 @@ def _of_width(options: PartsOptions, width: int, seed: int) -> Iterator[Row]:
     inputs = random_networks.gaussian(generator, options.networks, options.batch, width)
     signals = inputs.repeat(1, len(VARIANTS), 1)
     plain, rescaled = cosines_by_layer(options.depth), rescaled_by_layer(options.depth, options.batch)
+    fixed_point = forward_correlation("relu", options.batch)
     recorded = set(rungs(options.depth))
     for layer in range(1, options.depth + 1):
         weights = random_networks.square_weights("gaussian", generator, options.networks, width, gain=math.sqrt(2))
         signals = through(signals, weights)
         if layer in recorded:
-            theory = {"none": plain[layer], "rescale": rescaled[layer], "both": cosine_with_batch_norm(options.batch)}
+            theory = {"none": plain[layer], "rescale": rescaled[layer], "both": fixed_point}
             for variant, part in zip(VARIANTS, signals.chunk(len(VARIANTS), 1), strict=True):
                 about = {"step": layer, "width": width, "variant": variant}
                 about |= {"theory_cosine": float(theory[variant])} if variant in theory else {}
