@@ -10,6 +10,7 @@ BROCK = "Brock et al. 2021"
 LUO = "Luo et al. 2019"
 COHEN = "Cohen et al. 2021"
 DE_SMITH = "De & Smith 2020"
+ZHANG = "Zhang et al. 2019"
 
 A_FIFTH = 0.8
 """The smallest effect that counts, as a ratio, where no paper names one; upwards it is 1 / 0.8 = 1.25."""
