@@ -162,6 +162,11 @@ def _points(one, other, name):
     return lambda value: {_run(one): {name: 0.6 + value / 100}, _run(other): {name: 0.6}}
 
 
+def _behind(one, other):
+    """As `_points` of training accuracy, where it is the other that moves."""
+    return lambda value: {_run(one): {"train": 0.6}, _run(other): {"train": 0.6 - value / 100}}
+
+
 def _largest_lr(value):
     """Which of the rates train, so that the largest with BN is `value` times that without."""
     largest = {"none": 0.05 if value >= 1 else 0.8, "bn": 0.05 * value if value >= 1 else 0.8 * value}
@@ -275,6 +280,10 @@ PLANT = {
     "train_l1_minus_bn": _points("l1", "bn", "train"),
     "train_l2_minus_bn": _points("l2", "bn", "train"),
     "train_linf_minus_bn": _points("linf", "bn", "train"),
+    "train_skipinit_minus_bn": _behind("skipinit", "bn"),
+    "train_skipinit_minus_none": _behind("skipinit", "none"),
+    "train_fixup_minus_bn": _behind("fixup", "bn"),
+    "train_fixup_minus_none": _behind("fixup", "none"),
     "dln_loss_l1": lambda value: {_run("l1", 1e-6): {"loss": 100 * value}, _run("bn", 1e-6): {"loss": 100.0}},
     "largest_lr": _largest_lr,
     "test_at_small_lr": _test_at_small_lr,

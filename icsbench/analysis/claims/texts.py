@@ -14,6 +14,7 @@ DANESHMAND = "Daneshmand et al. 2021"
 NACHUM = "Nachum et al. 2024"
 KARAKIDA = "Karakida et al. 2019"
 CAO = "Cao et al. 2023"
+ZHANG = "Zhang et al. 2019"
 
 A_FIFTH = 0.8
 """The smallest effect that counts, as a ratio, where no paper names one; upwards it is 1 / 0.8 = 1.25."""
