@@ -1,6 +1,7 @@
 """Claims by Bjorck et al. on large steps: what an untrained network without BN does along its gradient, and why.
 
-A residual network is the one of the study whose name begins with ``resnet``; any other is plain.
+A residual network is the one of the study whose name begins with ``resnet``; any other is plain. Every seed has one
+random network of each, with and without BN, and every number is of such a one, over its first batches.
 """
 
 import math
@@ -127,6 +128,7 @@ def _growth_parts(
             f"{name} BN",
             _STUDY,
             per="layer",
+            of="networks",
             low=low,
             high=high,
         )
@@ -148,6 +150,7 @@ BEARS_LARGER_FIRST_STEPS = Claim(
             "without: medians over the first batches, of the residual network",
             _STUDY,
             kind="ratio",
+            of="networks",
             low=10,
         ),
     ),
@@ -216,6 +219,7 @@ GRADIENTS_AGREE_AT_THE_OUTPUT = Claim(
                 "share of the gradient by a logit, summed over samples in absolute value, that has the commoner sign: "
                 f"mean over classes and batches, the residual network {name} BN",
                 _STUDY,
+                of="networks",
                 low=low,
                 high=high,
             )
@@ -227,6 +231,7 @@ GRADIENTS_AGREE_AT_THE_OUTPUT = Claim(
             "share of the samples for which the class that is predicted most often is predicted, the residual network "
             "without BN",
             _STUDY,
+            of="networks",
             low=_ALL,
         ),
     ),

@@ -21,7 +21,7 @@ class FirstStep(NamedTuple):
     relative_losses: list[float]
     """One for each step size; infinite where the loss is not finite."""
     layers: list[dict[str, Any]]
-    """``layer`` (its path), ``channel_mean`` and ``channel_std``: averages over the channels of |mean| and deviation."""
+    """``layer`` (its path), ``channel_mean`` and ``channel_std``: averages over channels of |mean| and deviation."""
     classes: list[dict[str, float]]
     """``sign_share`` and ``sign_share_by_size``; the latter is missing where no sample has a gradient for the class."""
     whole: dict[str, float]
