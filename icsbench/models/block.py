@@ -1,12 +1,14 @@
 """What all networks share: the layer, the places for norms, and initial weights from named random streams."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import nn
 
-from icsbench.norms import NormLayer, Place
+from icsbench.norms import Branch, NormLayer, Place
 from icsbench.options import Options, in_range, one_of
 from icsbench.streams import stream_seed
 
@@ -48,17 +50,44 @@ class StackOptions(InitOptions):
         in_range("model.units", self.units, 1)
 
 
+@dataclass(kw_only=True)
+class WidthOptions(InitOptions):
+    """``width`` multiplies every channel count of a convolutional network; rounded, at least 1."""
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("model.width", self.width, 1 / 64, 16)
+
+    @property
+    def folder_name(self) -> str:
+        """``vgg16-w0.25``; without the width where it is 1."""
+        return self.name if self.width == 1 else f"{self.name}-w{self.width:g}"
+
+    @property
+    def width_label(self) -> str:
+        """``width 1/4``."""
+        return f"width {Fraction(self.width).limit_denominator(64)}"
+
+    def channels(self, base: int) -> int:
+        """``base`` channels, multiplied."""
+        return max(1, round(base * self.width))
+
+
 class NormPlace(nn.Identity):
     """Marks the place for a norm, until :meth:`Network.finish` puts one there.
 
     :param features: channels of the transform ahead of it.
     :param dimensions: 1 for vectors, 2 for feature maps.
+    :param output: whether the layer is the network's output, where most norms do not stand.
     """
 
-    def __init__(self, features: int, dimensions: int) -> None:
+    def __init__(self, features: int, dimensions: int, *, output: bool = False) -> None:
         super().__init__()
         self.features = features
         self.dimensions = dimensions
+        self.output = output
 
 
 class Block(nn.Module):
@@ -79,6 +108,33 @@ class Block(nn.Module):
         return self.activation(self.norm(self.transform(x)))
 
 
+class Residual(nn.Module):
+    """A residual block, ``activation(shortcut(x) + branch(x))``; the branch is a chain of layers.
+
+    :param branch: the layers by their names, in forward order; the last one has no activation of its own.
+    """
+
+    def __init__(self, branch: Mapping[str, Block], shortcut: nn.Module, activation: nn.Module) -> None:
+        super().__init__()
+        self._names = [*branch]
+        for name, layer in branch.items():
+            self.add_module(name, layer)
+        self.shortcut = shortcut
+        self.activation = activation
+
+    @property
+    def branch(self) -> list[Block]:
+        """The layers of the branch, in forward order."""
+        return [getattr(self, name) for name in self._names]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the block."""
+        value = x
+        for layer in self.branch:
+            value = layer(value)
+        return self.activation(self.shortcut(x) + value)
+
+
 class Network(nn.Module):
     """A network of blocks. Its constructor builds plain layers, with a :class:`NormPlace` wherever a norm may stand."""
 
@@ -97,9 +153,20 @@ class Network(nn.Module):
             _initialize(f"{path}.transform", block.transform, options, seed)
         torch.default_generator.manual_seed(stream_seed(seed, "norm"))
         places = [(block, block.norm) for _, block in self.layers() if isinstance(block.norm, NormPlace)]
+        count = sum(not at.output for _, at in places)
+        branches = self._branches()
         for index, (block, at) in enumerate(places):
-            place = Place(index, len(places), at.features, at.dimensions)
+            place = Place(index, count, at.features, at.dimensions, branches.get(block), at.output)
             block.transform, block.norm = norm(block.transform, place)
+
+    def _branches(self) -> dict[nn.Module, Branch]:
+        """Where the layers of residual branches are."""
+        found = [module.branch for module in self.modules() if isinstance(module, Residual)]
+        return {
+            layer: Branch(block, len(found), position, len(branch))
+            for block, branch in enumerate(found)
+            for position, layer in enumerate(branch)
+        }
 
 
 def _initialize(path: str, transform: nn.Module, options: InitOptions, seed: int) -> None:

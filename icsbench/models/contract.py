@@ -43,6 +43,8 @@ class Model:
     options: type[Options] = Options
     units: bool = False
     """Whether all channels of every layer are single units, as in an MLP."""
+    residual: bool = False
+    """Whether it has residual branches (:class:`icsbench.models.Residual`), which some norms are of."""
     dtype: torch.dtype = torch.float32
     """What it is trained in: float32, for which autocast may stand in, or float64. The inputs of data=gaussian are
     float64, images are float32: a network in float64 casts those itself."""

@@ -24,7 +24,7 @@ class DeepLinear(Network, nn.Sequential):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         size = options.units
         for index in range(1, options.depth + 1):
-            behind = NormPlace(size, 1) if index < options.depth else nn.Identity()
+            behind = NormPlace(size, 1, output=index == options.depth)
             layers[f"fc{index}"] = Block(nn.Linear(size, size, bias=False), behind, nn.Identity())
         super().__init__(layers)
         self.finish(norm, options, seed)

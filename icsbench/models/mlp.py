@@ -25,7 +25,8 @@ class MLP(Network, nn.Sequential):
             transform = nn.Linear(in_features, options.units)
             layers[f"fc{index}"] = Block(transform, NormPlace(options.units, 1), nn.Sigmoid())
             in_features = options.units
-        layers[f"fc{options.depth + 1}"] = Block(nn.Linear(in_features, num_classes), nn.Identity(), nn.Identity())
+        output = NormPlace(num_classes, 1, output=True)
+        layers[f"fc{options.depth + 1}"] = Block(nn.Linear(in_features, num_classes), output, nn.Identity())
         super().__init__(layers)
         self.finish(norm, options, seed)
 

@@ -2,14 +2,13 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from fractions import Fraction
 
 from torch import Tensor, nn
 
-from icsbench.models.block import Block, InitOptions, Network, NormPlace
+from icsbench.models.block import Block, Network, NormPlace, WidthOptions
 from icsbench.models.contract import Model
 from icsbench.norms import NormLayer
-from icsbench.options import in_range, one_of
+from icsbench.options import one_of
 
 _STAGES = {  # convolutions per stage; every stage ends in a 2x2 max-pool
     "vgg11": (1, 1, 2, 2, 2),
@@ -21,26 +20,19 @@ _CHANNELS = (64, 128, 256, 512, 512)
 
 
 @dataclass
-class VGGOptions(InitOptions):
+class VGGOptions(WidthOptions):
     """``width`` multiplies every channel count, and the hidden layers of the head; rounded, at least 1.
 
     ``head`` is ``linear`` (512 -> classes), ``512-512`` or ``4096-4096`` (two hidden layers with ReLU); with
     ``head_norm`` its hidden layers have places for a norm too.
     """
 
-    width: float = 1.0
     head: str = "linear"
     head_norm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        in_range("model.width", self.width, 1 / 64, 16)
         one_of("model.head", self.head, ("linear", "512-512", "4096-4096"))
-
-    @property
-    def folder_name(self) -> str:
-        """``vgg16-w0.25``; without the width where it is 1."""
-        return self.name if self.width == 1 else f"{self.name}-w{self.width:g}"
 
 
 class VGG(Network):
@@ -57,7 +49,7 @@ class VGG(Network):
         for stage, (repeats, base) in enumerate(zip(_STAGES[options.name], _CHANNELS, strict=True), start=1):
             for _ in range(repeats):
                 depth += 1
-                out = max(1, round(base * options.width))
+                out = options.channels(base)
                 convolution = nn.Conv2d(channels, out, kernel_size=3, padding=1)
                 features[f"conv{depth}"] = Block(convolution, NormPlace(out, 2), nn.ReLU(inplace=True))
                 channels = out
@@ -65,13 +57,14 @@ class VGG(Network):
         self.features = nn.Sequential(features)
 
         sizes = [] if options.head == "linear" else options.head.split("-")
-        hidden = [max(1, round(int(size) * options.width)) for size in sizes]
+        hidden = [options.channels(int(size)) for size in sizes]
         classifier: OrderedDict[str, nn.Module] = OrderedDict()
         for index, size in enumerate(hidden, start=1):
             behind = NormPlace(size, 1) if options.head_norm else nn.Identity()
             classifier[f"fc{index}"] = Block(nn.Linear(channels, size), behind, nn.ReLU(inplace=True))
             channels = size
-        classifier[f"fc{len(hidden) + 1}"] = Block(nn.Linear(channels, num_classes), nn.Identity(), nn.Identity())
+        output = NormPlace(num_classes, 1, output=True)
+        classifier[f"fc{len(hidden) + 1}"] = Block(nn.Linear(channels, num_classes), output, nn.Identity())
         self.head = nn.Sequential(classifier)
         self.finish(norm, options, seed)
 
@@ -87,7 +80,7 @@ def _build(
 
 
 def _label(options: VGGOptions) -> str:
-    return f"{options.name.upper()} at width {Fraction(options.width).limit_denominator(64)}"
+    return f"{options.name.upper()} at {options.width_label}"
 
 
 def _vgg(name: str) -> Model:

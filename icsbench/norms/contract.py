@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -26,17 +25,39 @@ class Look(NamedTuple):
     """A marker of matplotlib."""
 
 
+class Branch(NamedTuple):
+    """Where in the residual branches of a network a layer is."""
+
+    block: int
+    """Which of the network's residual blocks it is in, from 0, in forward order."""
+    blocks: int
+    """How many residual blocks the network has: L."""
+    layer: int
+    """Which of the branch's layers it is, from 0."""
+    layers: int
+    """How many layers the branch has: m."""
+
+    @property
+    def last(self) -> bool:
+        """Whether it is the layer at the end of the branch: what is behind it is added to the shortcut."""
+        return self.layer == self.layers - 1
+
+
 class Place(NamedTuple):
     """A place for a norm: behind the transform of a layer and ahead of its nonlinearity."""
 
     index: int
-    """Which of the network's places this is, from 0, in forward order."""
+    """Which of the network's places this is, from 0, in forward order; the output's comes after all others."""
     count: int
-    """How many places the network has."""
+    """How many places the network has, that of its output apart."""
     features: int
     """Channels of the transform's output."""
     dimensions: int
     """1 for vectors ``(N, features)``, 2 for feature maps ``(N, features, H, W)``."""
+    branch: Branch | None = None
+    """Which layer of a residual branch it is in, if it is in one."""
+    output: bool = False
+    """Whether its layer is the network's output, where only a norm with ``at_output`` stands."""
 
     @property
     def first(self) -> bool:
@@ -45,7 +66,7 @@ class Place(NamedTuple):
 
     @property
     def last(self) -> bool:
-        """Whether it is the last place of the network."""
+        """Whether it is the last place of the network, that of its output apart."""
         return self.index == self.count - 1
 
 
@@ -81,10 +102,20 @@ class Norm:
     """Whether it keeps running statistics, so that the evaluation protocols running, recalibrated and batch differ."""
     draws_noise: bool = False
     """Whether it draws random numbers, so that noise on and off differ."""
+    at_output: bool = False
+    """Whether it also stands at the network's output layer, ``place.output``; others are not called there."""
+    residual: bool = False
+    """Whether it is one of residual branches, ``place.branch``; a network without any is refused."""
 
     def bound(self, options: Options) -> NormLayer:
         """The norm with its options, as a network takes it."""
-        return partial(self.layer, options)
+
+        def layer(transform: nn.Module, place: Place) -> tuple[nn.Module, nn.Module]:
+            if place.output and not self.at_output:
+                return transform, nn.Identity()
+            return self.layer(options, transform, place)
+
+        return layer
 
 
 def batch_norms(model: nn.Module) -> list[Any]:

@@ -69,7 +69,7 @@ class Trainer:
         inputs, targets = self.task.batches(number)
         update = Update(number, inputs, targets, learning_rate(self.config, number))
         for group in self.optimizer.param_groups:
-            group["lr"] = update.lr
+            group["lr"] = update.lr * group.get("lr_scale", 1)
         for watcher in watchers:
             with undisturbed(self.model, inputs, targets):
                 watcher.before(update)

@@ -12,7 +12,7 @@ from torch import nn
 from icsbench.config import Config, DataConfig, WandbConfig, options_of, probes_options, resolve
 from icsbench.errors import IcsbenchError
 from icsbench.members import members
-from icsbench.models import Block, InitOptions, Model, Network, NormPlace
+from icsbench.models import Block, InitOptions, Model, Network, NormPlace, Residual
 from icsbench.options import in_range
 from icsbench.record import legacy
 from icsbench.record.strict_json import loads
@@ -20,7 +20,8 @@ from icsbench.record.writer import load_config
 from icsbench.training import run
 
 MODELS = members("models", Model)
-OF_MODELS = {"mlp": {"depth": 2, "units": 7}, "dln": {"depth": 5, "units": 10}}
+FORMER = [name for name in MODELS if legacy.model({"model.name": name})["scales"]]
+OF_MODELS = {name: {"depth": 3, "units": 10} for name in ("mlp", "dln", "residual_mlp")}
 
 
 @dataclass
@@ -144,7 +145,7 @@ def test_what_does_not_fit_is_one_clear_line(wedge, values, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FORMER)
 def test_a_member_says_of_itself_what_is_said_of_records_without_it(name):
     options = options_of("model", name, **OF_MODELS.get(name, {}))
     settings = {f"model.{key}": value for key, value in vars(options).items()}
@@ -155,5 +156,6 @@ def test_a_member_says_of_itself_what_is_said_of_records_without_it(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_units_are_single(name):
     shape = (10,) if name == "dln" else (3, 32, 32)
-    layers = network(name, shape=shape, **OF_MODELS.get(name, {})).layers()
-    assert MODELS[name].units == all(isinstance(block.transform, nn.Linear) for _, block in layers)
+    model = network(name, shape=shape, **OF_MODELS.get(name, {}))
+    assert MODELS[name].units == all(isinstance(block.transform, nn.Linear) for _, block in model.layers())
+    assert MODELS[name].residual == any(isinstance(module, Residual) for module in model.modules())

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 import torch
-from networks import NORMS, network
+from networks import ANYWHERE, network
 from torch import nn
 
 from icsbench.models import Block
@@ -12,6 +12,8 @@ from icsbench.models import Block
 NETWORKS = {
     "vgg": {"name": "vgg11", "shape": (3, 32, 32), "width": 1 / 8},
     "mlp": {"name": "mlp", "shape": (1, 8, 8), "depth": 3, "units": 100, "init": "gaussian"},
+    "resnet": {"name": "resnet20", "shape": (3, 32, 32), "width": 1 / 8, "bias": True},
+    "residual_mlp": {"name": "residual_mlp", "shape": (1, 8, 8), "depth": 3, "units": 40},
     "dln": {"name": "dln", "shape": (10,), "num_classes": None, "depth": 25, "units": 10},
 }
 SIMD = torch.backends.cpu.get_cpu_capability()
@@ -43,7 +45,7 @@ def test_initial_weights_are_those_of_the_first_release(init, checksum, logits):
 @pytest.mark.parametrize("kind", NETWORKS)
 class TestEveryNetwork:
     def test_the_regimes_have_the_same_layers_and_shared_weights_start_equal(self, kind):
-        regimes = {norm: make(kind, norm)[0] for norm in NORMS}
+        regimes = {norm: make(kind, norm)[0] for norm in ANYWHERE}
         layers = [path for path, _ in regimes["none"].layers()]
         reference = dict(regimes["none"].named_parameters())
         normalized = dict(regimes["bn"].named_parameters())

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from networks import NORMS, small_vgg
+from networks import ANYWHERE, small_vgg
 
 from icsbench.norms import noise_modules
 from icsbench.probes import undisturbed
@@ -50,7 +50,7 @@ def same(a, b):
     return a == b
 
 
-@pytest.fixture(params=[*NORMS])
+@pytest.fixture(params=[*ANYWHERE])
 def model(request):
     model = small_vgg(request.param, name="vgg11")
     stream = torch.Generator().manual_seed(1)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from networks import NORMS, small_vgg
+from networks import ANYWHERE, small_vgg
 
 from icsbench.data import Batches, Split, channel_statistics, load_dataset, normalize
 from icsbench.norms import batch_norms, noise_modules
@@ -65,7 +65,7 @@ def accuracy_by_hand(model, chunks=None):
     return sum((model(normalize(x, MEAN, STD)).argmax(1) == y).sum().item() for x, y in parts) / len(labels)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ANYWHERE)
 def test_running_statistics_without_noise_is_plain_eval_mode(norm):
     model = trained(norm)
     found = evaluate(model, DATA.test, Protocol("running", False), **OPTIONS)
@@ -124,7 +124,7 @@ def test_recalibrated_statistics_are_the_population_statistics_of_the_paper(norm
     assert found != 1 / 10
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ANYWHERE)
 def test_evaluation_leaves_the_network_as_it_was(norm):
     model = trained(norm)
     few = Split(DATA.test.images[:64], DATA.test.labels[:64])

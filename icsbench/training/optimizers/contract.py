@@ -15,7 +15,8 @@ from icsbench.members import member
 class Optimizer:
     """An optimizer: ``build(parameters, options)`` makes one of torch's interface.
 
-    The learning rate of each of its parameter groups is set before every update.
+    The learning rate of each of its parameter groups is set before every update: that of the run, times ``lr_scale``
+    in a group that has one. A parameter with an attribute ``lr_scale`` gets into such a group by itself.
     """
 
     name: str
@@ -52,6 +53,17 @@ class Wrapper:
 def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimConfig) -> TorchOptimizer:
     """The optimizer of a run, with its wrappers: each acts before the update, and after it, in their order."""
     optimizer = member("training.optimizers", Optimizer, options.name).build(parameters, options)
+    _give_scales_groups(optimizer)
     for name, of in (options.wrap or {}).items():
         member("training.optimizers", Wrapper, name).attach(optimizer, of)
     return optimizer
+
+
+def _give_scales_groups(optimizer: TorchOptimizer) -> None:
+    """Move parameters with an ``lr_scale`` to groups of their own, behind the others, with the options of theirs."""
+    for group in [*optimizer.param_groups]:
+        scales = {scale: None for p in group["params"] if (scale := getattr(p, "lr_scale", 1)) != 1}
+        for scale in scales:
+            scaled = [p for p in group["params"] if getattr(p, "lr_scale", 1) == scale]
+            group["params"] = [p for p in group["params"] if getattr(p, "lr_scale", 1) != scale]
+            optimizer.add_param_group({**group, "params": scaled, "lr_scale": scale})
