@@ -43,8 +43,8 @@ ALLOWED = {
         *("norms", "models", "probes"),
     },
     "labs": {
-        *("errors", "members", "options", "streams", "source", "config", "record", "data", "norms", "probes"),
-        *("training", "theory", "random_networks"),
+        *("errors", "members", "options", "streams", "source", "config", "record", "data", "norms", "models"),
+        *("probes", "training", "theory", "random_networks"),
     },
     "analysis": {"errors", "members", "atomic", "record"},
     "figures": {"errors", "members", "record", "analysis"},

@@ -211,14 +211,16 @@ class Group:
         """What the runs share, for a caption: data, network and its size, batch, learning rate, steps, scale.
 
         Further settings of training are named where they are not the customary ones, or are factors. Of a lab: its
-        label, its options, the network that it is about, scale.
+        label, its options, the data and the network that it is about, scale.
         """
         run, cells = self.runs[0], [condition.runs[0] for condition in self.conditions]
         scale = f"scale {run.setting('scale')}"
         if self.kind == "lab":
             options = dict.fromkeys(key for cell in cells for key in cell.settings if key.startswith("lab."))
             said = [f"{key.removeprefix('lab.')} {self._values(key)}" for key in options if key != "lab.name"]
-            said += dict.fromkeys(cell.model.label for cell in cells if "model" in cell.config)
+            about = [cell for cell in cells if "model" in cell.config]
+            said += dict.fromkeys(_data(cell)["label"] for cell in about if "data" in cell.environment)
+            said += dict.fromkeys(cell.model.label for cell in about)
             return ", ".join([run.regime.label, *said, scale])
         batch = "full batch" if run.setting("data.name") == "gaussian" else f"batch {self._values('batch_size')}"
         return ", ".join(

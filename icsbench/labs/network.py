@@ -10,8 +10,9 @@ from icsbench.record.schema import CHECKPOINT
 from icsbench.record.writer import folder_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from icsbench import models
     from icsbench.data import Dataset
     from icsbench.training.task import Task
 
@@ -49,17 +50,27 @@ class Network:
         return Task(self.config, self.dataset, torch.device("cpu"))
 
     @cached_property
+    def described(self) -> dict[str, Any]:
+        """What the record of a lab says of it: the look of its norm, the model, the data.
+
+        :raises IcsbenchError: the data are not there, or cannot be read.
+        """
+        from icsbench.training.environment import of_network
+
+        return of_network(self.config, self.dataset)
+
+    @cached_property
     def initial(self) -> "dict[str, Tensor]":
         """The parameters before the first update, by name."""
         return {name: parameter.detach().clone() for name, parameter in self.untrained().named_parameters()}
 
-    def untrained(self) -> "nn.Module":
+    def untrained(self) -> "models.Network":
         """A new copy of the network before the first update."""
         from icsbench.training import build_model
 
         return build_model(self.config, self.dataset.num_classes)
 
-    def trained(self) -> "tuple[nn.Module, int]":
+    def trained(self) -> "tuple[models.Network, int]":
         """A new copy of the network after the last update, and the number of updates; the run is made if need be.
 
         :raises IcsbenchError: the run cannot be made, has diverged, or has lost its checkpoint.

@@ -42,16 +42,17 @@ def run(
     :returns: the summary.
     :raises IcsbenchError: what the lab refuses, or the record cannot be used, in one line.
     """
+    network = Network(replace(config, lab=None), train) if lab_of(config).network else None
     if (folder_of(config) / SUMMARY).exists():
         rows: Iterable[Row] = ()
     else:  # what the lab refuses at once leaves no record behind
-        rows = _rows(config, train, config.threads or threads)
+        rows = _rows(config, network, config.threads or threads)
     with Record(config) as record:
         if record.summary is not None:
             return record.summary
         with noted(record):
             record.rewind(0)
-            record.write_json(ENVIRONMENT, _environment(lab_of(config)))
+            record.write_json(ENVIRONMENT, _environment(lab_of(config), network))
             count = 0
             for row in rows:
                 record.append(row)
@@ -68,17 +69,16 @@ def rows_of(config: Config) -> list[Row]:
     return [loads(line) for line in text.splitlines()]
 
 
-def _rows(config: Config, train: Callable[[Config], dict[str, Any]], threads: int | None) -> Iterable[Row]:
+def _rows(config: Config, network: Network | None, threads: int | None) -> Iterable[Row]:
     """The rows of the lab, the first of which is there already."""
     lab = lab_of(config)
     if threads is not None and (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(threads)
-    about = [Network(replace(config, lab=None), train)] if lab.network else []
-    rows = checked(lab.rows(config.lab, config.seed, *about), lab.name)
+    rows = checked(lab.rows(config.lab, config.seed, *filter(None, [network])), lab.name)
     return itertools.chain([*itertools.islice(rows, 1)], rows)
 
 
-def _environment(lab: Lab) -> dict[str, Any]:
+def _environment(lab: Lab, network: Network | None) -> dict[str, Any]:
     torch = sys.modules.get("torch")
     return {
         "icsbench": icsbench.__version__,
@@ -89,4 +89,5 @@ def _environment(lab: Lab) -> dict[str, Any]:
         "threads": None if torch is None else torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
         "lab": {"label": lab.label},
+        **({} if network is None else network.described),
     }

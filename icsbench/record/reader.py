@@ -187,6 +187,13 @@ class Run:
             "(true or false) and scales (an object of objects)"
         )
 
+    @cached_property
+    def norm(self) -> Regime:
+        """Its norm; of a lab, that of the network that it is about, and ``?`` where it is about none."""
+        if self.kind == "training":
+            return self.regime
+        return _regime(str(self.setting("norm.name", "?")), "regime", self.environment, self.path / schema.ENVIRONMENT)
+
     @property
     def regression(self) -> bool:
         """Whether its data have no classes, so that there is a loss and no accuracy."""

@@ -104,6 +104,14 @@ def _environment(config: Config, dataset: Dataset, device: torch.device, threads
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         # Probes never measure under autocast, where differences of gradients would drown.
         "precision": {"training": passes, "evaluation": passes, "probes": model.precision},
+        **of_network(config, dataset),
+    }
+
+
+def of_network(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What a record says of a network and its data: the look of the norm, the model, the data."""
+    model = member("models", Model, config.model.name)
+    return {
         "regime": member("norms", Norm, config.norm.name).look._asdict(),
         "model": {"label": model.label(config.model), "units": model.units, "scales": model.scales},
         "data": {

@@ -55,6 +55,14 @@ class LabRows:
             yield {"seed": self.run.seed} | row
 
 
+def rows_of(run: Run) -> LabRows:
+    """The rows of one run.
+
+    :raises IcsbenchError: its record is damaged.
+    """
+    return LabRows(run, _columns(run.metrics.rows))
+
+
 def lab_rows(group: Group) -> list[LabRows]:
     """The rows of each run of a group, in the order of its conditions and seeds.
 
@@ -64,7 +72,7 @@ def lab_rows(group: Group) -> list[LabRows]:
     runs = [run for condition in group.conditions for run in condition.runs if run.metrics.rows]
     if not runs:
         raise NotMeasured(f"{group.name}: no run has a row")
-    return [LabRows(run, _columns(run.metrics.rows)) for run in runs]
+    return [rows_of(run) for run in runs]
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
