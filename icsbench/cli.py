@@ -209,7 +209,7 @@ def lab(context: typer.Context) -> None:
         from icsbench.labs.contract import Lab
 
         for name, found in members("labs", Lab).items():
-            print(f"{name:<14} {found.label}")
+            print(f"{name:<16} {found.label}")
 
 
 def _command_of(lab: "Lab") -> Any:

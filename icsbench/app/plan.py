@@ -57,7 +57,7 @@ class Plan:
                 cost, runs = f"cannot be said ({error})", "?"
             served = ", ".join(serves(study)) or "none"
             mark = "*" if study in default else " "
-            line = f"{mark} {study:<14} {runs:>3} runs, {cost:<10} claims {served}"
+            line = f"{mark} {study:<16} {runs:>3} runs, {cost:<10} claims {served}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(
             f"* run by icsbench reproduce scale={self.scale} without names; times are for all runs, measured on a few "

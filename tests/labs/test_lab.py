@@ -55,7 +55,7 @@ def rows(folder):
 def test_the_labs_are_listed():
     listed = invoke("lab")
     assert (listed.code, listed.err) == (0, "")
-    assert "walk           A walk of equal steps\n" in listed.out and "theorems " in listed.out
+    assert "walk             A walk of equal steps\n" in listed.out and "theorems " in listed.out
     assert "A walk of equal steps" in invoke("lab", "walk", "--help").out
 
 
