@@ -56,7 +56,7 @@ def settings_of(options: ExplosionOptions) -> list[Setting]:
 def rows(options: ExplosionOptions, seed: int) -> Iterator[Row]:
     """The rows of a run, see :class:`icsbench.labs.explosion.ExplosionOptions`.
 
-    :raises IcsbenchError: a number is not finite: with eps 0, where a feature is the same for the whole batch.
+    :raises IcsbenchError: a number is not finite: a signal is 0, or with eps 0 a feature the same for a whole batch.
     """
     settings = settings_of(options)
     said = {setting: theory(options, setting) for setting in settings}
@@ -95,8 +95,10 @@ def propagate(
     ends = [0, *accumulate(setting.batch for setting in inputs)]
     spans = dict(zip(inputs, pairwise(ends), strict=True))
     layers = {setting: _transforms(setting, options) for setting in inputs}
-    gradient = torch.cat([rn.gaussian(generator, n, one.batch, width) for one, generator in inputs.items()], 1)
-    h = torch.cat([rn.gaussian(generator, n, one.batch, width) for one, generator in inputs.items()], 1)
+    gradient, h = (
+        torch.cat([rn.gaussian(drawn, n, one.batch, width, dtype=weights[0].dtype) for one, drawn in inputs.items()], 1)
+        for _ in range(2)
+    )
     moments, cosines = {one: [] for one in inputs}, {one: [] for one in inputs}
     steps: list[dict[Setting, tuple[Tensor, Tensor]]] = []
     for layer in range(len(weights) + 1):
@@ -179,8 +181,9 @@ def _rows_of(setting: Setting, measured: Measured, said: dict[str, float], optio
     """A row for each network: the rate and its standard error, the means over the same layers, the profile."""
     if not all(np.isfinite(values).all() for values in measured):
         raise IcsbenchError(
-            f"{setting.activation}, {setting.norm}, batch {setting.batch}: a number is not finite; "
-            "a feature is the same for the whole batch, and lab.eps 0 divides by zero: choose a larger one"
+            f"{setting.activation}, {setting.norm}, batch {setting.batch}: a signal or a gradient "
+            "vanishes, or a feature is the same for the whole batch and lab.eps=0 divides by zero; choose a larger "
+            "lab.eps or lab.width, or another lab.beta"
         )
     layers = np.arange(options.burn_in, options.depth - options.top + 1)
     slopes, errors = slopes_of(layers.astype(float), measured.log_gradients[:, layers])
