@@ -26,10 +26,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
+from icsbench import random_networks as rn
 from icsbench.config import Config, DataConfig, WandbConfig, options_of, probes_options
 from icsbench.data import Batches, Split, channel_statistics
 from icsbench.data import Dataset as Images
+from icsbench.labs.explosion import ExplosionOptions
+from icsbench.labs.explosion.networks import Setting, propagate
+from icsbench.labs.explosion.networks import rows as explosion_rows
 from icsbench.probes import NetworkWatcher, UpdateWatcher, internal_covariate_shift, loss_landscape
+from icsbench.random_networks import ACTIVATIONS
 from icsbench.training import Protocol, build_model, environment
 from icsbench.training import run as train
 from icsbench.training.evaluation import known_protocol
@@ -527,6 +532,51 @@ def start_up() -> list[Row]:
     return rows
 
 
+def networks() -> list[Row]:
+    """Random networks batched against one by one, at width 128: the networks alone, and the lab that draws them.
+
+    One by one is a bare loop of linear layers, BN and one backward pass, which draws its weights for each setting anew.
+    """
+    count, depth, width = 32, 30, 128
+    options = ExplosionOptions("explosion", list(ACTIVATIONS), ["bn"], [8, 32], count, width, depth)
+    drawn = rn.stream(0, "benchmark")
+    weights = [rn.square_weights("gaussian", drawn, count, width) for _ in range(depth)]
+
+    def one_by_one(settings: list[Setting], weights: list[torch.Tensor] | None) -> None:
+        for setting, number in itertools.product(settings, range(count)):
+            h = torch.randn(setting.batch, width, generator=drawn, requires_grad=True)
+            features = [h]
+            for layer in range(depth):
+                weight = weights[layer][number] if weights else rn.gaussian(drawn, width, width, std=width**-0.5)
+                h = F.linear(ACTIVATIONS[setting.activation](F.batch_norm(h, None, None, training=True)), weight)
+                features.append(h)
+            loss = (h * torch.randn(h.shape, generator=drawn)).sum()
+            for gradient in torch.autograd.grad(loss, features):
+                gradient.square().sum().log()
+
+    rows = []
+    for what, settings in {
+        "relu, batch 8": [Setting("relu", "bn", 8)],
+        "relu, batch 32": [Setting("relu", "bn", 32)],
+        "seven activations, batch 8": [Setting(activation, "bn", 8) for activation in ACTIVATIONS],
+    }.items():
+        generators = {setting: rn.stream(0, *setting) for setting in settings}
+        chosen = replace(options, activations=list(dict.fromkeys(one.activation for one in settings)))
+        chosen = replace(chosen, batches=[settings[0].batch])
+        seconds = interleaved(
+            5,
+            batched=lambda g=generators, c=chosen: propagate(weights, g, c),
+            loop=lambda s=settings: one_by_one(s, weights),
+            lab=lambda c=chosen: deque(explosion_rows(c, 0), maxlen=0),
+            drawing_loop=lambda s=settings: one_by_one(s, None),
+        )
+        given, whole = ratio(seconds, "loop", "batched"), ratio(seconds, "drawing_loop", "lab")
+        rows.append(Row(f"random networks, batched against one by one, {what}", f"{given:.1f}x", "5x", given >= 5))
+        what = f"the same with their weights drawn, by the lab, {what}"
+        rows.append(Row(what, f"{whole:.1f}x", "none: drawing takes the same time", True))
+    return rows
+
+
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "input": input_pipeline,
     "step": training_step,
@@ -539,6 +589,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "memory": memory,
     "start": start_up,
     "pool": pool,
+    "networks": networks,
 }
 
 

@@ -17,7 +17,7 @@ kink at 0), and raises ValueError where the name is unknown or the batch is belo
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.special import roots_legendre
@@ -29,6 +29,9 @@ _ANGLES = 64
 _FURTHEST = 9.5  # of r: beyond it are exp(-45) of the density
 
 
+Kept = Literal["signals", "gradients"]
+
+
 class ForwardEigenvalues(NamedTuple):
     """Factors per layer by which small deviations of the covariance from its fixed point shrink.
 
@@ -38,6 +41,17 @@ class ForwardEigenvalues(NamedTuple):
 
     correlations: float
     norms: float
+
+
+class PlainLayer(NamedTuple):
+    """A layer ``h -> gain W phi(h)`` without batch normalization, W as above and h normal.
+
+    ``rate``: the factor of the expected squared gradient; ``second_moment``: that of the layer's features.
+    """
+
+    gain: float
+    rate: float
+    second_moment: float
 
 
 def rate(activation: str | Activation, batch: float) -> float:
@@ -116,6 +130,23 @@ def linear_share(activation: str | Activation) -> float:
     phi = _activation(activation)
     z1, _, weights = _pairs(math.inf)
     return float(weights @ (z1 * phi.value(z1))) ** 2 / _centred_variance(phi, math.inf)
+
+
+def plain_layer(activation: str | Activation, keeps: Kept, second_moment: float = 1) -> PlainLayer:
+    """The layer without batch normalization that keeps the size of one thing, for features of this mean square q.
+
+    ``signals``: ``gain^2 = q / E phi(sqrt(q) z)^2``, and the squared gradient grows by ``q E phi'^2 / E phi^2``. Where
+    phi has mean 0, that is what it does with batch normalization and a large batch. ``gradients``:
+    ``gain^2 = 1 / E phi'(sqrt(q) z)^2``, which lets the signals shrink where phi saturates. For relu, leaky and linear
+    both are He's: 2 for relu, and neither signals nor gradients grow. For gelu and silu, networks of finite width leave
+    the q that is kept, as it is no stable one.
+    """
+    phi = _activation(activation)
+    z, _, weights = _pairs(math.inf)
+    at = math.sqrt(second_moment) * z
+    value, slope = float(weights @ phi.value(at) ** 2), float(weights @ phi.derivative(at) ** 2)
+    squared = second_moment / value if keeps == "signals" else 1 / slope
+    return PlainLayer(math.sqrt(squared), squared * slope, squared * value)
 
 
 def _activation(activation: str | Activation) -> Activation:

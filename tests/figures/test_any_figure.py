@@ -81,6 +81,7 @@ def test_the_figures_of_the_project_are_in_their_order():
         *("accuracy", "loss", "scan", "ridges", "moments", "heatmap", "protocols", "percentiles"),
         *("ics", "landscape", "step-size", "matched"),
         *("parts", "fisher", "margin"),
+        *("explosion", "gradient-profile", "first-steps"),
     ]
 
 

@@ -161,6 +161,27 @@ def test_the_share_of_the_linear_part():
         assert mean_field.linear_share(phi) == pytest.approx(share, abs=1e-10)
 
 
+@pytest.mark.parametrize("name", ["relu", "leaky", "linear"])
+def test_a_plain_layer_of_lines_keeps_signals_and_gradients_at_once(name):
+    slope = {"relu": 0, "leaky": 0.01, "linear": 1}[name]
+    for keeps in ("signals", "gradients"):
+        found = mean_field.plain_layer(name, keeps, 1.7)
+        assert found == pytest.approx((math.sqrt(2 / (1 + slope**2)), 1, 1.7), rel=1e-11)
+
+
+def test_a_plain_layer_keeps_signals_or_gradients():
+    signals = mean_field.plain_layer("tanh", "signals")
+    assert signals.rate == pytest.approx(mean_field.rate("tanh", math.inf), abs=1e-10)
+    assert signals.second_moment == pytest.approx(1, abs=1e-12)
+    gradients = mean_field.plain_layer("tanh", "gradients")
+    assert gradients.rate == pytest.approx(1, abs=1e-12)
+    assert gradients.second_moment == pytest.approx(1 / mean_field.rate("tanh", math.inf), abs=1e-10)
+    z = np.random.default_rng(5).standard_normal(400_000)
+    gelu, at = ACTIVATIONS["gelu"], math.sqrt(0.5) * z
+    expected = 0.5 * (gelu.derivative(at) ** 2).mean() / (gelu.value(at) ** 2).mean()
+    assert mean_field.plain_layer("gelu", "signals", 0.5).rate == pytest.approx(expected, rel=5e-3)
+
+
 @pytest.mark.parametrize(("name", "batch"), [("gelu", 6), ("leaky", 9)])
 def test_the_expectations_by_drawing_batches(name, batch):
     phi, size = ACTIVATIONS[name], 300_000
