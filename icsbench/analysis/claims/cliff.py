@@ -152,7 +152,7 @@ UNTRAINABLE_BEYOND_A_DEPTH = Claim(
 
 BN_IS_THE_REASON = Claim(
     id="19b",
-    statement="BN is the reason for that limit: without it the same networks (He initialisation) train at greater depths.",
+    statement="BN is the reason for that limit: without it the same networks, from He initialisation, train deeper.",
     by=YANG,
     where="Y abstract and section 5",
     parts=tuple(
