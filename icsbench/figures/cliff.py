@@ -13,12 +13,13 @@ from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.cliff import ACCURACY, Cliff, Fit, cliff, cliffs
 from icsbench.analysis.quantities.lab import LabRows, lab_rows
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, Interval, mean_interval
-from icsbench.figures.caption import caption
+from icsbench.figures.caption import CUT_OFF, caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.series import COLORS, MARKERS, THEORY, Series, series
 from icsbench.figures.style import Page, above, below, beside, chance_line
 
 _TITLES = {"bn": "with BN", "none": "without BN"}
+_HIGHEST = 1.03  # where the axis of accuracy ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,9 @@ def _caption(group: Group, drawn: Sequence[AtBatch]) -> str:
         "depth and batch size."
     )
     outside = [f"{_TITLES[one.norm]} at batch {one.batch}: {one.outside} of {n}" for one in drawn if one.outside]
-    return caption(group, what, f"No cliff within the depths: {'; '.join(outside)}." if outside else "")
+    beyond = any((one.accuracy.high > _HIGHEST).any() or (one.accuracy.low < 0).any() for one in drawn)
+    nowhere = f"No cliff within the depths: {'; '.join(outside)}." if outside else ""
+    return caption(group, what, CUT_OFF if beyond else "", nowhere)
 
 
 def _draw(group: Group, drawn: Sequence[AtBatch], text: str) -> mpl.Figure:
@@ -189,7 +192,7 @@ def _draw_curves(axes: Axes, of_norm: Sequence[AtBatch], batches: Sequence[int])
         if one.limit is not None:
             axes.axvline(one.limit, color=color, linewidth=THEORY["linewidth"], linestyle=THEORY["linestyle"], zorder=0)
     axes.set_xlim(0, None)
-    axes.set_ylim(0, 103)
+    axes.set_ylim(0, 100 * _HIGHEST)
     chance_line(axes, of_norm[0].chance)
 
 
