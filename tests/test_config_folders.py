@@ -65,7 +65,7 @@ def test_a_folder_takes_part_in_what_a_scale_affords():
     assert plan_of(["scale=demo"]).studies == ("three_regimes", "noise_control", "percentiles")
     assert plan_of(["scale=cpu"]).studies == (
         *("landscape", "lp", "dose", "noise_control", "lr_grid", "batch_size", "percentiles"),
-        *("dln", "dln_lr", "dln_lp"),
+        *("dln", "dln_lr", "dln_lp", "jacobians", "least_squares"),
     )
 
 

@@ -60,7 +60,7 @@ def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
     rows = list(dict.fromkeys(one.of["activation"] for one in drawn))
     columns = list(dict.fromkeys(one.of["weights"] for one in drawn))
     batches = sorted({one.of["batch"] for one in drawn if one.of["norm"] == "bn"})
-    colors = dict(zip(batches, COLORS[1:], strict=False))
+    colors: dict[int, str] = dict(zip(batches, COLORS[1:], strict=False))
     page = Page(0.95 + 1.65 * len(rows), text, top=0.58, bottom=0.42, left=0.62, right=0.3)
     grid = page.axes(len(rows), len(columns), wspace=0.12, hspace=0.14)
     top = 1.05 * max(float(one.mean[-1]) for one in drawn)

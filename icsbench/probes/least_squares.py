@@ -81,8 +81,7 @@ def least_squares_fit(g: Tensor, x: Tensor, eps: float = 0) -> LeastSquaresFit:
 class LeastSquares(NamedTuple):
     """What one batch normalization removes of the gradient, as shares of ``||g||^2`` summed over its features.
 
-    g is the gradient in xhat, so that a feature counts by the part that it has in the gradient of the input.
-    All are NaN where no gradient arrives.
+    g is the gradient in xhat. The first three are NaN where no gradient arrives.
     """
 
     removed: float
@@ -91,6 +90,8 @@ class LeastSquares(NamedTuple):
     """Of the mean of the gradient over the batch."""
     xhat_share: float
     """Of its part along the normalized values."""
+    random: float
+    """``2 / m``: the R^2 of a gradient in a random direction, on average. Each of the two parts has half of it."""
 
 
 def least_squares_shares(model: nn.Module, loss_fn: LossFn, inputs: Any, targets: Any) -> dict[str, LeastSquares]:
@@ -126,18 +127,20 @@ class _Call(NamedTuple):
 
 
 def _shares(path: str, call: _Call, gradient: Tensor | None) -> LeastSquares:
+    x = _as_rows(call.input)
+    nothing = LeastSquares(math.nan, math.nan, math.nan, 2 / x.shape[1])
     if gradient is None:
-        return LeastSquares(math.nan, math.nan, math.nan)
+        return nothing
     g = _as_rows(gradient)
     if call.weight is not None:
         g = g * call.weight.detach().double()[:, None]
-    fit = least_squares_fit(g, _as_rows(call.input), call.eps)
+    fit = least_squares_fit(g, x, call.eps)
     whole, mean, xhat = torch.stack([fit.squared, fit.mean, fit.xhat]).sum(1).tolist()
     if not math.isfinite(whole + mean + xhat):
         raise NotFinite(f"the gradient at {path} is not finite")
     if whole == 0:
-        return LeastSquares(math.nan, math.nan, math.nan)
-    return LeastSquares((mean + xhat) / whole, mean / whole, xhat / whole)
+        return nothing
+    return LeastSquares((mean + xhat) / whole, mean / whole, xhat / whole, nothing.random)
 
 
 def _as_rows(values: Tensor) -> Tensor:
@@ -237,9 +240,9 @@ class LeastSquaresProbe(UpdateWatcher):
             }
 
     def after(self, update: Update) -> Reading:
-        """The row ``least_squares/<layer>/removed``, ``mean_share`` and ``xhat_share``: see :class:`LeastSquares`.
+        """The row ``least_squares/<layer>/removed`` and the other fields of :class:`LeastSquares`.
 
-        None where a gradient is not finite; without a layer that no gradient reaches.
+        No row where a gradient is not finite; no shares of a layer that no gradient reaches.
         """
         return Reading(self._row, layers=self.layers() if update.number == 0 else None)
 

@@ -82,6 +82,7 @@ def test_the_figures_of_the_project_are_in_their_order():
         *("ics", "landscape", "step-size", "matched"),
         *("parts", "fisher", "margin"),
         *("explosion", "gradient-profile", "first-steps"),
+        *("ics", "landscape", "step-size", "matched", "jacobians", "least-squares"),
     ]
 
 

@@ -120,6 +120,15 @@ def test_the_shares_are_those_of_automatic_differentiation(make, shape):
         assert 0 < found[path].mean_share < 1 and 0 < found[path].xhat_share < 1
 
 
+def test_a_gradient_in_a_random_direction():
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(nn.BatchNorm1d(5000)).double(), drawn(8, 5000)
+    direction = drawn(8, 5000, seed=1)
+    shares = least_squares_shares(model, lambda y, t: (y * direction).sum(), inputs, None)["0"]
+    assert shares.random == 0.25 and shares.removed == pytest.approx(0.25, rel=0.05)
+    assert shares.mean_share == pytest.approx(0.125, rel=0.05)
+
+
 def test_of_two_values_nothing_passes():
     torch.manual_seed(0)
     model, inputs = Dense().double(), drawn(2, 5)
@@ -199,7 +208,7 @@ def test_frozen_weights_and_a_gradient_that_does_not_arrive():
     inputs, targets = drawn(6, 4).float(), torch.arange(6) % 4
     assert 0 < least_squares_shares(model, F.cross_entropy, inputs, targets)["1"].removed < 1
     nothing = least_squares_shares(model, lambda y, t: 0 * y.sum(), inputs, targets)["1"]
-    assert all(math.isnan(share) for share in nothing)
+    assert all(math.isnan(share) for share in nothing[:3]) and nothing.random == 2 / 6
     with pytest.raises(NotFinite, match="the gradient at 1 is not finite"):
         least_squares_shares(model, lambda y, t: y.sum() * math.inf, inputs, targets)
 
@@ -265,7 +274,7 @@ def test_training_is_bit_identical_and_each_layer_has_its_row(regime):
     assert readings[0].layers == [{"layer": path, "depth": depth} for depth, path in enumerate(layers, 1)]
     assert readings[1].layers is None
     for reading in readings:
-        keys = ("removed", "mean_share", "xhat_share")
+        keys = ("removed", "mean_share", "xhat_share", "random")
         assert list(reading.row) == [f"least_squares/{path}/{key}" for path in layers for key in keys]
         assert all(0 < value < 1 for value in reading.row.values())
 
