@@ -302,4 +302,4 @@ def plant_claim(root, claim: Claim, values, study=None) -> None:
                 write(root, study or name, regime, seed, **place, **planted)
 
 
-MEASURED = [claim for claim in all_claims() if claim.parts]
+MEASURED = [claim for claim in all_claims() if any(part.of == "seeds" for part in claim.parts)]

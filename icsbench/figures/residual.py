@@ -17,7 +17,7 @@ from icsbench.figures.panels import extent, log_axis
 from icsbench.figures.series import COLORS, THEORY, Series, draw_series, number_of, series
 from icsbench.figures.style import GUIDE, Page, above, below, beside
 
-DASHED, DOTTED = (0, (4, 2)), (0, (1, 1))
+DOTTED = (0, (1, 1))
 KINDS: dict[str, tuple[str, str, Any]] = {
     "residual": ("skip", COLORS[0], "-"),
     "residual_bn": ("skip + BN", COLORS[1], "-"),
@@ -25,8 +25,8 @@ KINDS: dict[str, tuple[str, str, Any]] = {
     "plain_bn": ("plain + BN", COLORS[5], "-"),
     "residual_half": ("skip, sum / √2", COLORS[2], "-"),
     "residual_depth": ("skip, branch / √L", COLORS[3], "-"),
-    "residual_skipinit": ("SkipInit", COLORS[6], DASHED),
-    "residual_fixup": ("Fixup", GUIDE, DOTTED),
+    "residual_skipinit": ("SkipInit", GUIDE, "-"),
+    "residual_fixup": ("Fixup", COLORS[6], DOTTED),
 }
 """Label, colour and line of each kind of network."""
 _MOMENTS = {"second_moment": "second moment", "batch_variance": "variance over the batch"}
@@ -53,9 +53,9 @@ def _variance_caption(group: Group, drawn: Sequence[Series]) -> str:
         group,
         "What comes into each block of a random ReLU network, over inputs (left) and as the variance over the batch, "
         "which BN divides by (right); dashed: theory for infinite width.",
-        f"Geometric means. {number_of(drawn)}",
+        number_of(drawn).replace("Mean", "Geometric mean", 1),
         "With a skip and no norm both double in every block and leave the panels. With BN the one grows by 1 per "
-        "block, the other by 0.68.",
+        "block, the other by 0.68. SkipInit and Fixup start as the identity.",
     )
 
 

@@ -80,6 +80,7 @@ def test_the_figures_of_the_project_are_in_their_order():
     assert [figure.name for figure in found] == [
         *("accuracy", "loss", "scan", "ridges", "moments", "heatmap", "protocols", "percentiles"),
         *("ics", "landscape", "step-size", "matched"),
+        *("residual_variance", "residual_gradients", "shattered"),
     ]
 
 
