@@ -261,6 +261,8 @@ GRADIENTS_SHATTER = Claim(
         "BN without skips, at depth 1 as at depth 80: nothing about depth. The curve with skips is in the figure.",
         "Depths end where the correlation is no longer clear of its noise. The curve is the mean over all networks, as "
         "one network's correlation is often not positive; what a network has is its pseudo-value of the jackknife.",
+        "Networks of finite width keep more correlation than theory says (at width 256 and depth 20 about twice as "
+        "much), which favours the polynomial.",
         "Control: BN without skips shatters faster than no BN; the looks-linear start keeps 1 at any depth, with "
         "neither.",
     ),
