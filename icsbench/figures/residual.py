@@ -8,6 +8,7 @@ import matplotlib.figure as mpl
 import numpy as np
 from matplotlib.lines import Line2D
 
+from icsbench.analysis.claims.residual import SETTLED
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.growth import Growth, growth
 from icsbench.analysis.quantities.lab import lab_rows
@@ -17,7 +18,7 @@ from icsbench.figures.panels import extent, log_axis
 from icsbench.figures.series import COLORS, THEORY, Series, draw_series, number_of, series
 from icsbench.figures.style import GUIDE, Page, above, below, beside
 
-DASHED, DOTTED = (0, (4, 2)), (0, (1, 1))
+DOTTED = (0, (1, 1))
 KINDS: dict[str, tuple[str, str, Any]] = {
     "residual": ("skip", COLORS[0], "-"),
     "residual_bn": ("skip + BN", COLORS[1], "-"),
@@ -25,14 +26,13 @@ KINDS: dict[str, tuple[str, str, Any]] = {
     "plain_bn": ("plain + BN", COLORS[5], "-"),
     "residual_half": ("skip, sum / √2", COLORS[2], "-"),
     "residual_depth": ("skip, branch / √L", COLORS[3], "-"),
-    "residual_skipinit": ("SkipInit", COLORS[6], DASHED),
-    "residual_fixup": ("Fixup", GUIDE, DOTTED),
+    "residual_skipinit": ("SkipInit", GUIDE, "-"),
+    "residual_fixup": ("Fixup", COLORS[6], DOTTED),
 }
 """Label, colour and line of each kind of network."""
 _MOMENTS = {"second_moment": "second moment", "batch_variance": "variance over the batch"}
 _HIGHEST = 1e3
 _FITTED = ("plain_bn", "residual", "residual_bn")
-_FIRST = 10  # the first block of a fit, as in the claims
 
 
 def _of_lab(group: Group) -> bool:
@@ -53,9 +53,9 @@ def _variance_caption(group: Group, drawn: Sequence[Series]) -> str:
         group,
         "What comes into each block of a random ReLU network, over inputs (left) and as the variance over the batch, "
         "which BN divides by (right); dashed: theory for infinite width.",
-        f"Geometric means. {number_of(drawn)}",
+        number_of(drawn).replace("Mean", "Geometric mean", 1),
         "With a skip and no norm both double in every block and leave the panels. With BN the one grows by 1 per "
-        "block, the other by 0.68.",
+        "block, the other by 0.68. SkipInit and Fixup start as the identity.",
     )
 
 
@@ -108,7 +108,7 @@ def _gradients(group: Group) -> list[Grown]:
     rows = [run.where(kind=kind) for run in lab_rows(group) for kind in _FITTED]
     found = []
     for one in series(rows, "step", "log_gradient", by=("kind",), theory="theory_log_gradient"):
-        fitted = one.x >= _FIRST
+        fitted = one.x >= SETTLED
         found.append(Grown(one, growth(one.x[fitted], one.mean[fitted])))
     return found
 
@@ -124,7 +124,7 @@ def _gradient_caption(group: Group, drawn: Sequence[Grown]) -> str:
     return caption(
         group,
         "ln of the squared gradient at the input of block l over that at the output, against l (above) and against "
-        f"ln l (below, the same numbers), with both fits from block {_FIRST} on; dashed: theory.",
+        f"ln l (below, the same numbers), with both fits from block {SETTLED} on; dashed: theory.",
         "Fits to the means: " + "; ".join(said) + ".",
         number_of([one.series for one in drawn]),
     )
@@ -137,7 +137,7 @@ def _draw_gradients(group: Group, drawn: Sequence[Grown], text: str) -> mpl.Figu
         for axes, one in zip(panels, drawn, strict=True):
             label, color, _ = KINDS[one.series.of["kind"]]
             for model, line in _MODELS.items():
-                fitted = one.series.x >= _FIRST
+                fitted = one.series.x >= SETTLED
                 axes.plot(one.series.x[fitted], one.fit(model)[fitted], color=GUIDE, linewidth=2.2, linestyle=line)
             draw_series(axes, one.series, color, marker="o")
             low, high = min(one.series.mean), max(one.series.mean)

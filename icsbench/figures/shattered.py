@@ -15,10 +15,11 @@ from icsbench.figures.style import Page, below, beside
 
 CONDITIONS = {
     "plain": "plain",
-    "plain_bn_held": "plain + BN, statistics constant",
+    "plain_bn_held": "plain + BN, constant",
     "residual": "skip",
-    "residual_bn_held": "skip + BN, statistics constant",
+    "residual_bn_held": "skip + BN, constant",
     "plain_bn": "plain + BN, differentiated",
+    "residual_bn": "skip + BN, differentiated",
     "looks_linear": "looks-linear",
 }
 """Labels."""
@@ -35,8 +36,8 @@ def _caption(group: Group, drawn: Sequence[Series]) -> str:
         "Mean correlation (uncentred, over pairs of independent Gaussian inputs) of the gradients at the input of "
         "random ReLU networks, one common random gradient at the output; right: the same on logarithmic axes, down to "
         f"{_LOWEST:g}. Dashed: theory for infinite width.",
-        "Constant statistics: the backward pass does not go through BN's mean and variance. Where it does, the mean is "
-        "-1/(B - 1) at every depth.",
+        "Constant, differentiated: whether the backward pass goes through BN's mean and variance. Where it does and "
+        "there is no skip, the mean is -1/(B-1) at every depth.",
         number_of(drawn),
     )
 
@@ -62,7 +63,7 @@ def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
         Line2D([], [], color=color, marker=marker, markersize=3, label=CONDITIONS[condition])
         for condition, (color, marker) in looks.items()
     ]
-    page.legend(handles[:3], [*handles[3:], Line2D([], [], label="theory", **THEORY)])
+    page.legend(handles[:4], [*handles[4:], Line2D([], [], label="theory", **THEORY)])
     return page.figure
 
 

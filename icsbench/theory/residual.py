@@ -105,16 +105,20 @@ def signals(block: Block, depth: int, batch: float = math.inf) -> Signals:
 
 
 def log_gradient(block: Block, depth: int, batch: float = math.inf) -> Floats:
-    """``ln(||g_l||^2 / ||g_L||^2)`` at the input of each block and at the output, for a random gradient there.
+    """``ln(||g_l||^2 / ||g_L||^2)`` at the input of each block and at the output, for random gradients there.
 
-    The sum over the blocks from l on of ``ln(scale^2 (skip + gain^2 / sigma^2))``, where sigma^2 is the batch variance
-    with BN and 1 without. Shape (depth + 1,), the last is 0. That the two directions of each feature that BN removes
-    are 2 of B is left out.
+    The gradients of the samples at the output are independent. For an infinite batch it is the sum over the blocks
+    from l on of ``ln(scale^2 (skip + gain^2 / sigma^2))``, where sigma^2 is the batch variance with BN and 1 without;
+    the growth of a plain network with BN is Yang et al.'s lambda(B), Table 1, for any batch. Shape (depth + 1,), the
+    last is 0.
 
-    :raises ValueError: fewer than 1 block or 2 samples.
+    :raises ValueError: fewer than 1 block or 2 samples, or with BN fewer than 4.
     """
-    factors = block.scale**2 * (block.skip + block.gain**2 / _divided_by(block, depth, batch))
-    return np.append(np.cumsum(np.log(factors)[::-1])[::-1], 0.0)
+    found, ratio = [0.0], 0.0
+    for place in _from_the_top(block, depth, batch):
+        factor, ratio = _back(block, place, ratio, batch)
+        found.append(found[-1] + math.log(factor))
+    return np.array(found[::-1])
 
 
 def gradient_correlation(block: Block, depth: int, batch: float = math.inf) -> Floats:
@@ -129,24 +133,67 @@ def gradient_correlation(block: Block, depth: int, batch: float = math.inf) -> F
     - residual: 3/4 for the first block, and more for each later one;
     - residual with BN: ``prod (s + 1/2) / (s + 1)`` with s = 1 + (1 - 1/pi) l.
 
-    :raises ValueError: fewer than 1 block or 2 samples.
+    :raises ValueError: as :func:`log_gradient`.
     """
-    gates = -1 / (batch - 1) if block.norm else signals(block, depth, batch).correlation[:-1]
-    passed = block.gain**2 / _divided_by(block, depth, batch)
+    gates, divided_by = np.array(_from_the_top(block, depth, batch)[::-1]).T
+    passed = block.gain**2 / divided_by
     return np.cumprod((block.skip + passed * gate_overlap(gates)) / (block.skip + passed))
 
 
-def centred_correlation(batch: float) -> float:
-    """``-1 / (B - 1)``: the mean correlation of B vectors whose sum is 0.
+def correlation_through_statistics(block: Block, depth: int, batch: float = math.inf) -> Floats:
+    """The same where the backward pass goes through the statistics of BN, (depth,).
 
-    Such are the gradients behind a BN whose statistics are differentiated, at any depth.
+    The branch's gradients then have the sum 0 over the batch: in a plain network their correlation is  -1 / (B - 1)
+    at any depth, and only a skip lets what samples share pass.
+
+    :raises ValueError: as :func:`log_gradient`.
     """
-    return -1 / (batch - 1)
+    places = _from_the_top(block, depth, batch)[::-1]
+    found = []
+    for blocks_above in range(1, depth + 1):
+        ratio = 1.0
+        for place in places[:blocks_above][::-1]:
+            _, ratio = _back(block, place, ratio, batch)
+        found.append(ratio)
+    return np.array(found)
 
 
-def _divided_by(block: Block, depth: int, batch: float) -> Floats:
-    """What the norm of each block divides the square of its input by."""
-    return signals(block, depth, batch).batch_variance[:-1] if block.norm else np.ones(depth)
+class _Place(NamedTuple):
+    """Of one block: the correlation of two samples at its gates, and what its norm divides a square by."""
+
+    gates: float
+    divided_by: float
+
+
+def _from_the_top(block: Block, depth: int, batch: float) -> list[_Place]:
+    """The blocks, the last first.
+
+    Each feature has a batch variance of its own, sigma^2 times chi-squared of B - 1 degrees of freedom over B - 1, so
+    that the mean of its inverse is  (B - 1) / (B - 3) / sigma^2.
+    """
+    expected = signals(block, depth, batch)
+    if not block.norm:
+        return [_Place(gates, 1.0) for gates in expected.correlation[-2::-1]]
+    if batch < 4:
+        raise ValueError(f"gradients through BN need a batch of 4 (got {batch}): with fewer they have no mean")
+    lost = 1 + 2 / (batch - 3)
+    return [_Place(-1 / (batch - 1), variance / lost) for variance in expected.batch_variance[-2::-1]]
+
+
+def _back(block: Block, place: _Place, ratio: float, batch: float) -> tuple[float, float]:
+    """Through one block: the factor on the mean squared gradient, and the correlation of two samples behind it.
+
+    ``ratio``: the correlation before it. BN takes the mean over the batch and the direction of its own output from
+    the gradient b of its input: with the mean squares 1 and products kappa0 ratio of b, what is left is
+    ``(1 - 1/B) (1 - (kappa0 + J) ratio) - 1/B``.
+    """
+    own, shared = 1.0, float(gate_overlap(place.gates)) * ratio
+    if block.norm:
+        own = (1 - 1 / batch) * (1 - shared - float(relu_kernel(place.gates)) * ratio) - 1 / batch
+        shared = -own / (batch - 1)
+    passed = block.gain**2 / place.divided_by
+    factor = block.skip + passed * own
+    return block.scale**2 * factor, (block.skip * ratio + passed * shared) / factor
 
 
 def _check(depth: int, batch: float) -> None:

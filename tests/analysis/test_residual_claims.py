@@ -1,6 +1,7 @@
 """Claims 18, 18b, 18c, 34 and 34b on planted rows: each can be supported, and each part can lose."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from synthetic import write_lab
 
 from icsbench.analysis.claims import claim_of
 from icsbench.analysis.groups import NotMeasured, group_runs
+from icsbench.analysis.quantities.lab import lab_rows
 from icsbench.analysis.verdicts import Finding, decide
 from icsbench.record.reader import load_runs
 
@@ -88,7 +90,7 @@ def test_each_part_on_residual_networks_can_lose(tmp_path, claim, kind, gradient
 @pytest.mark.parametrize("claim", ["34", "34b"])
 def test_shattering_is_supported_where_it_holds(tmp_path, claim):
     found = verdict(claim, group_of(tmp_path, "shattered", shattered_rows, SHATTERS))
-    assert (found.verdict, found.of, found.n) == ("supported", "seeds", 6)
+    assert (found.verdict, found.of, found.n) == ("supported", "networks", 18)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +109,28 @@ def test_each_part_on_shattering_can_lose(tmp_path, claim, condition, value):
     assert verdict(claim, group).verdict == "contradicted"
 
 
-def test_a_seed_whose_correlation_is_not_positive_is_left_out(tmp_path):
+def test_a_mean_that_is_not_positive_has_no_logarithm(tmp_path):
     group = group_of(tmp_path, "shattered", shattered_rows, SHATTERS | {"plain": lambda n: 0.5 - 0.1 * n})
-    found = claim_of("34").parts[0].measure(group)
-    assert found.values == {} and found.left_out == dict.fromkeys(range(6), "a correlation is not positive")
+    for part in (claim_of("34").parts[0], claim_of("34").parts[2]):
+        found = part.measure(group)
+        assert found.values == {} and set(found.left_out.values()) == {"a mean correlation is not positive"}
+
+
+def test_the_jackknife_is_the_textbooks(tmp_path):
+    group = group_of(tmp_path, "shattered", shattered_rows, SHATTERS)
+    found = claim_of("34").parts[2].measure(group).values
+    runs = lab_rows(group)
+    of = {
+        condition: np.concatenate([run.where(condition=condition, step=20)["correlation"] for run in runs])
+        for condition in ("residual", "plain")
+    }
+    assert len(found) == 18
+    for network in range(18):
+        whole, rest = (
+            math.log(one["residual"].mean() / one["plain"].mean())
+            for one in (of, {name: np.delete(values, network) for name, values in of.items()})
+        )
+        assert math.log(found[network]) == pytest.approx(18 * whole - 17 * rest)
 
 
 def test_a_study_that_is_too_shallow_measures_nothing(tmp_path):

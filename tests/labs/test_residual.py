@@ -172,7 +172,9 @@ def shattered():
     return list(SHATTERED.rows(options, 100))
 
 
-@pytest.mark.parametrize("condition", ["plain", "plain_bn_held", "residual", "residual_bn_held", "plain_bn"])
+@pytest.mark.parametrize(
+    "condition", ["plain", "plain_bn_held", "residual", "residual_bn_held", "plain_bn", "residual_bn"]
+)
 def test_curves_are_those_of_theory(shattered, condition):
     for step in (1, 2, 3, 5, 10):
         at = [row for row in shattered if row["condition"] == condition and row["step"] == step]

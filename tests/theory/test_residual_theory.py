@@ -9,7 +9,7 @@ from icsbench.theory.residual import (
     EXPONENT,
     Block,
     blocks,
-    centred_correlation,
+    correlation_through_statistics,
     fixup_scale,
     gate_overlap,
     gradient_correlation,
@@ -98,9 +98,22 @@ def test_the_powers_to_which_correlations_tend():
 
 def test_a_finite_batch():
     assert gradient_correlation(KINDS["plain_bn"], 3, 32) == pytest.approx(gate_overlap(-1 / 31) ** np.arange(1, 4))
-    assert centred_correlation(32) == pytest.approx(-0.0322, abs=1e-4)
+    assert correlation_through_statistics(KINDS["plain_bn"], 9, 32) == pytest.approx(-1 / 31)  # -0.0322...
+    residual = correlation_through_statistics(KINDS["residual_bn"], 40, 32)
+    assert (np.diff(residual) < 0).all() and residual[-1] > -1 / 31
     for kind in KINDS.values():
         assert gradient_correlation(kind, 20, 1e9) == pytest.approx(gradient_correlation(kind, 20), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "rate"),
+    [(4, 3.084060948088), (8, 1.788189976659), (32, 1.521952830552), (128, 1.479681272322), (1024, 1.468500991973)],
+)
+def test_a_plain_network_with_bn_has_yangs_rate(batch, rate):
+    found = np.exp(-np.diff(log_gradient(KINDS["plain_bn"], 6, batch)))
+    assert found[1:-1] == pytest.approx(rate, rel=1e-11)  # neither the input's variance nor the output's gradient
+    with pytest.raises(ValueError, match="need a batch of 4"):
+        log_gradient(KINDS["plain_bn"], 6, 3)
 
 
 def test_fixup():

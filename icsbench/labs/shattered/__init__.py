@@ -11,11 +11,11 @@ import numpy as np
 
 from icsbench.labs.contract import Lab, Row
 from icsbench.options import Options, in_range
-from icsbench.theory.residual import Floats, blocks, centred_correlation, gradient_correlation
+from icsbench.theory.residual import Floats, blocks, correlation_through_statistics, gradient_correlation
 
 HELD = {"plain": "plain", "plain_bn_held": "plain_bn", "residual": "residual", "residual_bn_held": "residual_bn"}
 """Conditions, by the kind of their blocks; statistics, where there are any, are constants of the backward pass."""
-THROUGH = {"plain_bn": "plain_bn"}
+THROUGH = {"plain_bn": "plain_bn", "residual_bn": "residual_bn"}
 """Conditions whose gradients go through the statistics."""
 LOOKS_LINEAR = "looks_linear"
 
@@ -46,6 +46,7 @@ def _rows(options: ShatteredOptions, seed: int) -> Iterator[Row]:
 
     depth = options.depths[-1]
     kinds = blocks(depth)
+    theory = {one: _theory(one, depth, options.batch) for one in (*HELD, *THROUGH, LOOKS_LINEAR)}
     sizes = (options.networks, depth, options.width, options.batch)
     for numbers, x, weights, streams in draw(seed, "shattered", *sizes, torch.float32):
         found = {
@@ -55,7 +56,7 @@ def _rows(options: ShatteredOptions, seed: int) -> Iterator[Row]:
         found[LOOKS_LINEAR] = looks_linear_by_depth(x, options.depths, streams)
         for place, network in enumerate(numbers):
             for condition, correlations in found.items():
-                said = _theory(condition, depth, options.batch)
+                said = theory[condition]
                 for row, at in enumerate(options.depths):
                     yield {
                         "step": at,
@@ -67,13 +68,10 @@ def _rows(options: ShatteredOptions, seed: int) -> Iterator[Row]:
 
 
 def _theory(condition: str, depth: int, batch: int) -> Floats:
+    kinds = blocks(depth)
     if condition in THROUGH:
-        return np.full(depth, centred_correlation(batch))
-    return (
-        np.ones(depth)
-        if condition == LOOKS_LINEAR
-        else gradient_correlation(blocks(depth)[HELD[condition]], depth, batch)
-    )
+        return correlation_through_statistics(kinds[THROUGH[condition]], depth, batch)
+    return np.ones(depth) if condition == LOOKS_LINEAR else gradient_correlation(kinds[HELD[condition]], depth, batch)
 
 
 LAB = Lab(
