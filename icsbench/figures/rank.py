@@ -44,15 +44,23 @@ def _numbers(group: Group) -> list[Series]:
     for part, measure in _MEASURES.items():
         of_part = [run.where(part=part) for run in rows]
         widest = [run.where(width=run["width"].max()) for run in of_part]
-        late = [_later_half(run) for run in of_part]
         found += _series(part, widest, "step", measure)
-        found += [] if part == "isometry" else _series(part, late, "width", measure)
+        if part != "isometry":
+            found += _series(part, [_late_means(run, measure) for run in of_part], "width", measure)
     return found + _series("gradient", [run.where(part="gradient") for run in rows], "step", "log_gradient")
 
 
-def _later_half(rows: LabRows) -> LabRows:
-    kept = rows["step"] >= rows["step"].max() / 2
-    return LabRows(rows.run, {key: column[kept] for key, column in rows.columns.items()})
+def _late_means(rows: LabRows, measure: str) -> LabRows:
+    """Of each system, width and network one row: the mean over the depths of the second half of the layers."""
+    names = ("part", *_FACTORS, "width", "network")
+    depths: dict[tuple[Any, ...], list[int]] = {}
+    for number, key in enumerate(zip(*(rows[name].tolist() for name in names), strict=True)):
+        if rows["step"][number] >= rows["step"].max() / 2:
+            depths.setdefault(key, []).append(number)
+    columns = {name: np.array(column) for name, column in zip(names, zip(*depths, strict=True), strict=True)}
+    for key in {measure, f"theory_{measure}"} & rows.columns.keys():
+        columns[key] = np.array([rows[key][of_network].mean() for of_network in depths.values()])
+    return LabRows(rows.run, columns)
 
 
 def _series(part: str, rows: Sequence[LabRows], x: str, y: str) -> list[Series]:
@@ -60,7 +68,7 @@ def _series(part: str, rows: Sequence[LabRows], x: str, y: str) -> list[Series]:
     theory = f"theory_{y}" if any(f"theory_{y}" in run.columns for run in rows) else None
     found = series(rows, x, y, by=("part", *_FACTORS), theory=theory, logarithmic=y != "log_gradient")
     said = (
-        one if one.theory is None or not np.isnan(one.theory[1:]).all() else replace(one, theory=None) for one in found
+        one if one.theory is None or not np.isnan(one.theory[-1:]).all() else replace(one, theory=None) for one in found
     )
     return [one for one in said if _key(one) in _STYLES]
 
@@ -94,9 +102,18 @@ def _caption(group: Group, found: Sequence[Series]) -> str:
         "Dashed: √d; 1.15/√d (a fit to other networks, no theory); the decay of Meterez et al. from the first value, "
         "with their fitted constant.",
         _bound(group),
-        "An isometry gap above some 20 is a lower bound: directions are lost to rounding.",
+        _lost(group),
         number_of(found),
     )
+
+
+def _lost(group: Group) -> str:
+    """From where on the isometry gap is a bound."""
+    rows = [run.where(part="isometry", singular=1) for run in lab_rows(group)]
+    least = min((float(run["isometry_gap"].min()) for run in rows if len(run["step"])), default=None)
+    if least is None:
+        return ""
+    return f"Isometry gaps from {least:.2g} on are lower bounds where a direction is lost to rounding."
 
 
 def _bound(group: Group) -> str:

@@ -24,7 +24,13 @@ def rank_rows(seed, truth):
         of = {"network": network, "layers": "plain", "activation": "linear", "weights": "gaussian", "start": "gaussian"}
         for width in (16, 64):
             for step in (0, 50, 80, 100):
-                common = of | {"step": step, "width": width, "orthogonality_gap": 0.4, "isometry_gap": 1.0}
+                common = of | {
+                    "step": step,
+                    "width": width,
+                    "orthogonality_gap": 0.4,
+                    "isometry_gap": 1.0,
+                    "singular": False,
+                }
                 for norm in ("none", "rescale", "bn"):
                     kept = width ** (0.5 if truth else 0.1) if norm != "none" else 1.0 if truth else 3.0
                     row = common | {"part": "rank", "norm": norm, "soft_rank": kept * jitter, "batch": width}
@@ -37,7 +43,8 @@ def rank_rows(seed, truth):
             for norm in ("none", "rescale"):
                 gap = jitter * (1.0 if norm == "none" or not truth else 0.9**step)
                 row = of | {"step": step, "part": "isometry", "norm": norm, "weights": "orthogonal", "batch": 50}
-                yield row | {"width": 50, "isometry_gap": gap, "theory_isometry_gap": gap}
+                lost = norm == "none" and step == 100
+                yield row | {"width": 50, "isometry_gap": gap, "theory_isometry_gap": gap, "singular": lost}
         for step in (5, 50):
             growth = jitter - 1 + (0 if truth else 0.02 * step)
             row = of | {"step": step, "part": "gradient", "norm": "rescale", "weights": "orthogonal", "width": 100}
@@ -91,7 +98,7 @@ def test_the_numbers_are_those_that_were_planted(tmp_path):
 @pytest.mark.parametrize(
     ("figure", "said"),
     [
-        (rank.FIGURE, "soft rank 0.50, orthogonality gap -0.50"),
+        (rank.FIGURE, "from 1 on are lower bounds"),
         (orthogonal_start.FIGURE, "0 of 128 trainings diverged"),
     ],
     ids=["rank", "orthogonal_start"],
