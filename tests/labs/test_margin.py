@@ -60,7 +60,7 @@ def test_known_numbers():
 @pytest.mark.slow
 def test_known_numbers_without_bn():
     """.546 after 100,000 steps, of one problem; each is below the limit that the largest margin sets."""
-    last = [row for row in rows(MarginOptions("margin", networks=8), 109) if row["step"] == 100_000]
+    last = [row for row in rows(MarginOptions("margin"), 109) if row["step"] == 100_000]
     plain = [row for row in last if row["variant"] == "none"]
     assert min(row["min_over_max"] for row in plain) < 0.546 < max(row["min_over_max"] for row in plain)
     for row in plain:
