@@ -79,7 +79,7 @@ def test_the_figures_of_the_project_are_in_their_order():
     found = sorted(members.members("figures", Figure).values(), key=lambda figure: (figure.order, figure.name))
     assert [figure.name for figure in found] == [
         *("accuracy", "loss", "scan", "ridges", "moments", "heatmap", "protocols", "percentiles"),
-        *("ics", "landscape", "step-size", "matched"),
+        *("ics", "landscape", "step-size", "matched", "large-steps", "channels"),
     ]
 
 
