@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.large_steps import CHANNEL_MEAN, CHANNEL_STD, LAB, channels
-from icsbench.figures.caption import CUT_OFF, caption, geometric
+from icsbench.figures.caption import CUT_OFF, caption, geometric, missing
 from icsbench.figures.contract import Figure
 from icsbench.figures.large_steps import Profile, grid_of, networks_of, profiles, seeds_of
 from icsbench.figures.panels import cut_off, limits, log_panel
@@ -32,6 +32,7 @@ def _caption(group: Group, drawn: Sequence[Profile]) -> str:
         seeds_of(drawn),
         geometric(drawn),
         CUT_OFF if any(cut_off(_of(drawn, key)) for key in _QUANTITIES) else "",
+        missing(drawn),
     )
 
 

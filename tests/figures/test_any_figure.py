@@ -84,6 +84,7 @@ def test_the_figures_of_the_project_are_in_their_order():
         *("explosion", "gradient-profile", "first-steps"),
         *("ics", "landscape", "step-size", "matched", "jacobians", "least-squares"),
         *("residual_variance", "residual_gradients", "shattered"),
+        *("ics", "landscape", "step-size", "matched", "large-steps", "channels"),
     ]
 
 

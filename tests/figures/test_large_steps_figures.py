@@ -14,28 +14,28 @@ from icsbench.record.reader import load_runs
 
 def page(root, name, **planted):
     study(root, **planted)
-    [group] = group_runs(load_runs(root))
+    [group] = [group for group in group_runs(load_runs(root)) if group.name == "large_steps"]
     with figures.house_style():
         figure, rows = member("figures", Figure, name).page(group)
     return figure, rows, " ".join(text.get_text().replace("\n", " ") for text in figure.texts).replace("\xa0", " ")
 
 
 def test_relative_losses_marks_and_shares(tmp_path):
-    figure, rows, said = page(tmp_path, "large-steps", resnet110={"bn": {"divergence": math.inf}})
-    assert len(figure.axes) == 4
+    figure, rows, said = page(tmp_path, "large-steps", bn={"divergence": math.inf})
+    assert len(figure.axes) == 2
     steps = [row for row in rows if row["quantity"] == "divergence step"]
     assert len(steps) == 24 and sum(math.isinf(row["mean"]) for row in steps) == 6
-    losses = [row for row in rows if row["quantity"] == "relative loss" and row["network"] == "resnet110"]
+    losses = [row for row in rows if row["quantity"] == "relative loss"]
     none = {row["alpha"]: row["mean"] for row in losses if row["regime"] == "none"}
     assert none[1e-4] == pytest.approx(1) and none[1e-2] == pytest.approx(2001)
-    shares = [row for row in rows if row["quantity"] == "share of the commoner sign" and row["network"] == "resnet110"]
+    shares = [row for row in rows if row["quantity"] == "share of the commoner sign"]
     assert {round(row["mean"], 4) for row in shares if row["regime"] == "none"} == {0.9725}
-    assert "No α of the grid is for 6 of 6 with Standard + BatchNorm, resnet110 (seeds)." in said
+    assert "No α of the grid is for 6 of 6 with Standard + BatchNorm, Planted network (seeds)." in said
     assert "the first 2 batches of 64" in said and "n = 6 seeds" in said and "Planted images" in said
 
 
 def test_channels_by_depth(tmp_path):
-    figure, rows, said = page(tmp_path, "channels", models=("resnet110",), seeds=2)
+    figure, rows, said = page(tmp_path, "channels", seeds=2)
     assert len(figure.axes) == 2
     found = [row for row in rows if row["regime"] == "none" and row["quantity"] == "channel_std"]
     assert [row["depth"] for row in found] == [*range(1, 21)]

@@ -139,7 +139,7 @@ def test_divergence_and_useful_steps_and_those_beyond_the_grid():
 def test_the_grid_is_even_on_a_logarithmic_axis_and_ends_where_it_says():
     options = options_of("lab", "large_steps", lowest=1e-3, highest=1.0, per_decade=2)
     assert options.alphas == [1e-3, 0.003162, 0.01, 0.03162, 0.1, 0.3162, 1.0]
-    assert len(options_of("lab", "large_steps").alphas) == 49
+    assert len(options_of("lab", "large_steps").alphas) == 65
     assert options_of("lab", "large_steps", lowest=1.0, highest=1.1).alphas == [1.0, 1.1]
 
 
@@ -165,7 +165,7 @@ def test_a_run_from_the_command_line(monkeypatch, tmp_path):
     assert "divergence" in done.out and "commonest" in done.out
     found = rows(run_dir())
     by = {of: [row for row in found if row["measure"] == of] for of in ("step_size", "layer", "class", "batch")}
-    assert {of: len(some) for of, some in by.items()} == {"step_size": 14, "layer": 16, "class": 20, "batch": 2}
+    assert {of: len(some) for of, some in by.items()} == {"step_size": 18, "layer": 16, "class": 20, "batch": 2}
     assert by["layer"][7]["layer"] == "features.conv8" and by["layer"][7]["step"] == 8
     assert by["batch"][0]["loss"] != by["batch"][1]["loss"]
     environment = json.loads((run_dir() / "environment.json").read_text())
@@ -201,46 +201,47 @@ def verdict(root, number, **planted):
     ("number", "planted", "outcome"),
     [
         ("31", {}, "supported"),
-        ("31", {"resnet110": {"none": {"divergence": 0.5}}}, "contradicted"),
-        ("31", {"resnet110": {"none": {"divergence": math.inf}, "bn": {"divergence": 0.1}}}, "contradicted"),
+        ("31", {"none": {"divergence": 0.5}}, "contradicted"),
+        ("31", {"none": {"divergence": math.inf}, "bn": {"divergence": 0.1}}, "contradicted"),
+        ("31b", {}, "supported"),
+        ("31b", {"fixup": {"divergence": 2e-3}}, "contradicted"),
+        ("31c", {}, "supported"),
+        ("31c", {"plain": {"none": {"divergence": 1e-3}}}, "contradicted"),
         ("32", {}, "supported"),
-        ("32", {"resnet110": {"none": {"growth": 0.0}}}, "contradicted"),
-        ("32", {"resnet110": {"bn": {"growth": 0.05}}}, "contradicted"),
+        ("32", {"none": {"growth": 0.0}}, "contradicted"),
+        ("32", {"bn": {"growth": 0.05}}, "contradicted"),
         ("32b", {}, "supported"),
-        ("32b", {"vgg16": {"none": {"growth": 0.05}}}, "contradicted"),
+        ("32b", {"plain": {"none": {"growth": 0.05}}}, "contradicted"),
         ("33", {}, "supported"),
-        ("33", {"resnet110": {"none": {"share": 0.6}}}, "contradicted"),
-        ("33", {"resnet110": {"bn": {"share": 0.97}}}, "contradicted"),
-        ("33", {"resnet110": {"none": {"commonest": 0.3}}}, "contradicted"),
+        ("33", {"none": {"share": 0.6}}, "contradicted"),
+        ("33", {"bn": {"share": 0.97}}, "contradicted"),
+        ("33", {"none": {"commonest": 0.3}}, "contradicted"),
     ],
 )
 def test_claims_on_planted_rows(tmp_path, number, planted, outcome):
     assert verdict(tmp_path, number, **planted).verdict == outcome
 
 
-def test_steps_beyond_the_grid_count_as_its_end_and_are_said(tmp_path):
-    [finding] = verdict(tmp_path, "31", resnet110={"bn": {"divergence": math.inf}}).findings
-    assert [*finding.values.values()] == pytest.approx([10 / (1e-3 * 1.02**seed) for seed in range(6)])
-    assert "counted as its end: bn 6 of 6 seeds, none 0 of 6 seeds" in finding.note
-    assert "the plain network: x1 (beyond the grid: bn 0 of 6 seeds, none 0 of 6)" in finding.note
-    assert "in distance relative to the weights x9.52e+03" in finding.note
+def test_steps_outside_the_grid_count_as_its_ends_and_are_said(tmp_path):
+    none = {"divergence": 1e-6}
+    [finding] = verdict(tmp_path, "31", bn={"divergence": math.inf}, none=none).findings
+    assert [*finding.values.values()] == pytest.approx([1e7] * 6)
+    assert finding.note == (
+        "bn: 6 of 6 beyond the grid, counted as its end; none: 6 of 6 at its first step or below; "
+        "in distance relative to the weights x1e+07"
+    )
 
 
 def test_seeds_that_diverge_nowhere_have_no_ratio(tmp_path):
-    both = {norm: {"divergence": math.inf} for norm in ("bn", "none")}
-    found = verdict(tmp_path, "31", resnet110=both)
+    found = verdict(tmp_path, "31", **{norm: {"divergence": math.inf} for norm in ("bn", "none")})
     assert found.verdict in ("inconclusive", "not measured") and found.findings[0].values == {}
     assert of_run(load_runs(tmp_path)[0]) == math.inf
 
 
-def test_a_study_without_the_network_does_not_measure(tmp_path):
-    study(tmp_path, models=("vgg16",))
-    [found] = judge(load_runs(tmp_path), [claim_of("31")])
-    assert found.verdict == "not measured" and "large_steps has 0 residual networks (vgg16); it takes one" in str(
-        found.findings[0].missing
-    )
-    [group] = group_runs(load_runs(tmp_path))
-    with pytest.raises(NotMeasured, match="0 residual networks"):
+def test_a_study_without_the_norm_does_not_measure(tmp_path):
+    study(tmp_path, norms=("bn",))
+    [group] = [group for group in group_runs(load_runs(tmp_path)) if group.name == "large_steps"]
+    with pytest.raises(NotMeasured, match="has no finished run of large_steps with"):
         claim_of("33").parts[0].measure(group)
 
 

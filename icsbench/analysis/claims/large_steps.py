@@ -1,7 +1,6 @@
 """Claims by Bjorck et al. on large steps: what an untrained network without BN does along its gradient, and why.
 
-A residual network is the one of the study whose name begins with ``resnet``; any other is plain. Every seed has one
-random network of each, with and without BN, and every number is of such a one, over its first batches.
+Every seed has one random network, with each norm, and every number is of such a one, over its first batches.
 """
 
 import math
@@ -13,89 +12,73 @@ import numpy as np
 from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.claims.paired import Runs, paired, runs_of
 from icsbench.analysis.claims.texts import BJORCK, DE_SMITH, YANG
-from icsbench.analysis.groups import Group, NotMeasured
+from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.large_steps import (
     CHANNEL_MEAN,
     CHANNEL_STD,
     LAB,
     channels,
     divergence_step,
-    highest_step,
     of_batches,
     sign_shares,
+    step_sizes,
 )
 from icsbench.analysis.statistics import geometric_mean, slope
 from icsbench.record.reader import Run
 
-_STUDY = ("large_steps",)
+ZHANG = "Zhang et al. 2019"
+
+_RESIDUAL = ("large_steps",)
+_PLAIN = ("large_steps_plain",)
 _GROWS = 1 / 110
 """Decades a layer: tenfold over the 110 layers of the paper's network, between its two curves of 4.5 decades and 0."""
+_ORDER = 10.0
 _ALL = 0.9
 
 
-def _models(group: Group) -> list[str]:
-    return sorted({str(run.setting("model.name")) for run in group.runs})
+def _runs(group: Group, norm: str) -> Runs:
+    """The runs with a norm, by seed.
 
-
-def _runs(group: Group, norm: str, *, residual: bool) -> Runs:
-    """The runs of the residual or of the plain network with a norm, by seed.
-
-    :raises NotMeasured: the study has none, or several such networks.
+    :raises NotMeasured: the study has none, or several networks.
     """
-    models = [name for name in _models(group) if name.startswith("resnet") == residual]
-    if len(models) != 1:
-        kind = "residual" if residual else "plain"
-        raise NotMeasured(f"{group.name} has {len(models)} {kind} networks ({', '.join(_models(group))}); it takes one")
-    return runs_of(group, LAB, **{"norm.name": norm, "model.name": models[0]})
+    return runs_of(group, LAB, **{"norm.name": norm})
 
 
-def _ratio(bn: Run, none: Run) -> float:
-    """Divergence step, BN / none. One beyond the grid counts as its end; NaN where both are."""
-    with_bn, without = divergence_step(bn), divergence_step(none)
-    if math.isinf(with_bn) and math.isinf(without):
+def _ratio(one: Run, other: Run) -> float:
+    """Divergence step, one / other. One beyond the grid counts as its end; NaN where both are."""
+    steps = [divergence_step(run) for run in (one, other)]
+    if all(map(math.isinf, steps)):
         return math.nan
-    return min(with_bn, highest_step(bn)) / min(without, highest_step(none))
+    first, second = (min(step, step_sizes(run)[-1]) for step, run in zip(steps, (one, other), strict=True))
+    return first / second
 
 
-def _distance(bn: Run, none: Run) -> float:
+def _distance(one: Run, other: Run) -> float:
     """The same ratio of distances: the step times the length of the gradient, relative to that of the weights."""
-    lengths = [geometric_mean(of_batches(run, "gradient_norm") / of_batches(run, "weight_norm")) for run in (bn, none)]
-    return _ratio(bn, none) * lengths[0] / lengths[1]
+    lengths = [
+        geometric_mean(of_batches(run, "gradient_norm") / of_batches(run, "weight_norm")) for run in (one, other)
+    ]
+    return _ratio(one, other) * lengths[0] / lengths[1]
 
 
-def _steps_borne(group: Group) -> Measured:
-    bn, none = (_runs(group, norm, residual=True) for norm in ("bn", "none"))
-    found = paired({"bn": bn, "none": none}, _ratio)
-    beyond = [f"{name} {_beyond(runs)} of {len(runs)} seeds" for name, runs in (("bn", bn), ("none", none))]
-    said = [f"beyond the grid, counted as its end: {', '.join(beyond)}"]
-    if found.values:
-        said.append(f"in distance relative to the weights x{geometric_mean(_finite(_distance, bn, none)):.3g}")
-    said += _plain(group)
-    return found._replace(note="; ".join(said))
+def _steps_borne(norm: str, group: Group) -> Measured:
+    """Divergence step with a norm / without; the note says what lies outside the grid, and the ratio of distances."""
+    parts = {norm: _runs(group, norm), "none": _runs(group, "none")}
+    said = []
+    for name, runs in parts.items():
+        steps = {seed: divergence_step(run) for seed, run in runs.items()}
+        beyond = sum(map(math.isinf, steps.values()))
+        at_once = sum(step <= step_sizes(runs[seed])[0] for seed, step in steps.items())
+        said += [f"{name}: {beyond} of {len(runs)} beyond the grid, counted as its end"] if beyond else []
+        said += [f"{name}: {at_once} of {len(runs)} at its first step or below"] if at_once else []
+    distances = [*paired(parts, _distance).values.values()]
+    if distances:
+        said.append(f"in distance relative to the weights x{geometric_mean(distances):.3g}")
+    return paired(parts, _ratio)._replace(note="; ".join(said))
 
 
-def _beyond(runs: Runs) -> int:
-    return sum(math.isinf(divergence_step(run)) for run in runs.values())
-
-
-def _finite(value: Callable[[Run, Run], float], bn: Runs, none: Runs) -> list[float]:
-    """The finite values of the seeds that both have."""
-    return [*paired({"bn": bn, "none": none}, value).values.values()]
-
-
-def _plain(group: Group) -> list[str]:
-    """What the plain network of the study, where it has one, says to the ratio of divergence steps."""
-    try:
-        bn, none = (_runs(group, norm, residual=False) for norm in ("bn", "none"))
-    except NotMeasured:
-        return []
-    ratios = _finite(_ratio, bn, none)
-    beyond = f"beyond the grid: bn {_beyond(bn)} of {len(bn)} seeds, none {_beyond(none)} of {len(none)}"
-    return [f"the plain network: {'x' + format(geometric_mean(ratios), '.3g') if ratios else 'no ratio'} ({beyond})"]
-
-
-def _of_runs(value: Callable[[Run], float], norm: str, residual: bool, group: Group) -> Measured:
-    return paired({norm: _runs(group, norm, residual=residual)}, value)
+def _of_runs(value: Callable[[Run], float], norm: str, group: Group) -> Measured:
+    return paired({norm: _runs(group, norm)}, value)
 
 
 def _growth(key: str, run: Run) -> float:
@@ -117,16 +100,16 @@ def _commonest(run: Run) -> float:
 
 
 def _growth_parts(
-    norm: str, name: str, *, residual: bool = True, low: float = -math.inf, high: float = math.inf
+    norm: str, name: str, study: tuple[str, ...] = _RESIDUAL, low: float = -math.inf, high: float = math.inf
 ) -> tuple[Part, ...]:
-    network = "the residual network" if residual else "the plain network"
+    plain = study == _PLAIN
     return tuple(
         Part(
-            f"{key}_growth_{'' if residual else 'plain_'}{norm}",
-            partial(_of_runs, partial(_growth, key), norm, residual),
-            f"slope of log10 of the {what} of the channels on the depth of the layer, from the second on, {network} "
-            f"{name} BN",
-            _STUDY,
+            f"{key}_growth_{'plain_' if plain else ''}{norm}",
+            partial(_of_runs, partial(_growth, key), norm),
+            f"slope of log10 of the {what} of the channels on the depth of the layer, from the second on, the "
+            f"{'plain' if plain else 'residual'} network {name} BN",
+            study,
             per="layer",
             of="networks",
             low=low,
@@ -136,24 +119,30 @@ def _growth_parts(
     )
 
 
+def _step_part(
+    name: str, norm: str, label: str, study: tuple[str, ...], low: float = -math.inf, high: float = math.inf
+) -> Part:
+    network = "plain" if study == _PLAIN else "residual"
+    return Part(
+        name,
+        partial(_steps_borne, norm),
+        "smallest step along the first gradient at which the loss is more than 1,000 times what it was, with "
+        f"{label} / without: medians over the first batches, of the {network} network",
+        study,
+        kind="ratio",
+        of="networks",
+        low=low,
+        high=high,
+    )
+
+
 BEARS_LARGER_FIRST_STEPS = Claim(
     id="31",
     statement="Without BN the loss explodes along the first gradient at steps that BN bears.",
     by=BJORCK,
     where="B section 3",
     disputed_by=YANG,
-    parts=(
-        Part(
-            "divergence_step",
-            _steps_borne,
-            "smallest step along the first gradient at which the loss is more than 1,000 times what it was, with BN / "
-            "without: medians over the first batches, of the residual network",
-            _STUDY,
-            kind="ratio",
-            of="networks",
-            low=10,
-        ),
-    ),
+    parts=(_step_part("divergence_step", "bn", "BN", _RESIDUAL, low=_ORDER),),
     margin="In the paper's figure the network without BN diverges at about 0.001, and that with BN stays below three "
     "times its loss up to about 0.2, a ratio of 200 at least. What another network, with other first weights, has to "
     "show of it is one order of magnitude: 10.",
@@ -161,11 +150,44 @@ BEARS_LARGER_FIRST_STEPS = Claim(
         "Where no step of the grid diverges, the end of the grid counts: with BN the ratio is then a lower bound.",
         "A step is a multiple of the gradient, and where the gradient is larger it goes further: the note has the "
         "ratio of distances too. Without BN the loss, and with it the gradient, is larger at the start.",
-        "The control is a plain network with He weights, where without skip connections nothing grows; its ratio, in "
-        "the note, says what BN does by itself. Yang et al. remark that the finding is one of residual networks, and "
-        "find that BN makes gradients explode in plain ones.",
+        "Controls: SkipInit and Fixup in the place of BN (31b), and a plain network, in which nothing grows without BN "
+        "(31c). Yang et al. remark that the finding is one of residual networks.",
         "Loss divided by loss: a network that starts at a huge loss has less to grow by.",
         "The first batches of an untrained network; the paper looks at later ones too.",
+    ),
+    figures=("large-steps",),
+)
+
+NO_BN_NEEDED = Claim(
+    id="31b",
+    statement="It takes no BN to bear large first steps: with SkipInit or Fixup the network does so too.",
+    by=f"{DE_SMITH}; {ZHANG} (an inference)",
+    where="D&S section 3; Z abstract",
+    parts=(
+        _step_part("divergence_step_skipinit", "skipinit", "SkipInit", _RESIDUAL, low=_ORDER),
+        _step_part("divergence_step_fixup", "fixup", "Fixup", _RESIDUAL, low=_ORDER),
+    ),
+    margin="That of claim 31.",
+    fairness=(
+        "Both start with branches that add nothing (or, Fixup, with an output of 0): a step along the gradient changes "
+        "little but the last layer, and what they bear later is not seen.",
+        "Where no step of the grid diverges, the end of the grid counts: the ratio is then a lower bound.",
+    ),
+    figures=("large-steps",),
+)
+
+NO_DIFFERENCE_WITHOUT_SKIPS = Claim(
+    id="31c",
+    statement="In a plain network that keeps its size without BN the steps that BN bears are not larger by an order.",
+    by=f"{YANG} (an inference)",
+    where="Y section 2",
+    disputed_by=BJORCK,
+    parts=(_step_part("divergence_step_plain", "bn", "BN", _PLAIN, high=_ORDER),),
+    margin="That of claim 31, from the other side.",
+    fairness=(
+        "Where no step of the grid diverges with BN, the end of the grid counts, and the ratio is a lower bound: a "
+        "verdict for the claim then only says that the grid ends too soon. The note says how many do.",
+        "VGG with He weights, 14 layers; the residual network has 110.",
     ),
     figures=("large-steps",),
 )
@@ -198,7 +220,7 @@ NO_GROWTH_WITHOUT_SKIPS = Claim(
     by=f"{DE_SMITH} (an inference)",
     where="D&S section 3",
     disputed_by=BJORCK,
-    parts=_growth_parts("none", "without", residual=False, high=_GROWS),
+    parts=_growth_parts("none", "without", _PLAIN, high=_GROWS),
     margin="The bound of claim 32. He weights keep the second moment of a layer of ReLU; zeros at the borders of small "
     "images lower it, and pooling by maxima raises it.",
     fairness=("The plain network is VGG, with fewer layers: the slope is per layer.",),
@@ -215,10 +237,10 @@ GRADIENTS_AGREE_AT_THE_OUTPUT = Claim(
         *(
             Part(
                 f"sign_agreement_{norm}",
-                partial(_of_runs, _agreement, norm, True),
+                partial(_of_runs, _agreement, norm),
                 "share of the gradient by a logit, summed over samples in absolute value, that has the commoner sign: "
                 f"mean over classes and batches, the residual network {name} BN",
-                _STUDY,
+                _RESIDUAL,
                 of="networks",
                 low=low,
                 high=high,
@@ -227,10 +249,10 @@ GRADIENTS_AGREE_AT_THE_OUTPUT = Claim(
         ),
         Part(
             "one_prediction_none",
-            partial(_of_runs, _commonest, "none", True),
+            partial(_of_runs, _commonest, "none"),
             "share of the samples for which the class that is predicted most often is predicted, the residual network "
             "without BN",
-            _STUDY,
+            _RESIDUAL,
             of="networks",
             low=_ALL,
         ),

@@ -40,9 +40,9 @@ def divergence_step(run: Run) -> float:
     return float(np.quantile(of_batches(run, "divergence_step"), 0.5, method="inverted_cdf"))
 
 
-def highest_step(run: Run) -> float:
-    """The largest step size of the grid."""
-    return float(rows_of(run).where(measure="step_size")["alpha"].max())
+def step_sizes(run: Run) -> Floats:
+    """The step sizes of the grid, ascending."""
+    return np.unique(rows_of(run).where(measure="step_size")["alpha"])
 
 
 def _over_batches(rows: LabRows, x: str, key: str, *, geometric: bool) -> tuple[Floats, NDArray[np.float64]]:

@@ -45,7 +45,7 @@ class LargeStepsOptions(Options):
     """The step sizes are ``per_decade`` a decade from ``lowest`` to ``highest``, on each of the first ``batches``."""
 
     batches: int = 3
-    lowest: float = 1e-5
+    lowest: float = 1e-7
     highest: float = 10.0
     per_decade: int = 8
 
