@@ -161,14 +161,14 @@ JACOBIANS_NEAR_ISOMETRY = Claim(
     ),
     margin="The paper names no number. More than half of the singular values within a tenth of 1 is the least that "
     "'close to 1' can mean, and that BN leads there, a quarter more of them than without BN. Those that are 0 do "
-    "not count, since ReLU alone makes half of them 0. Known before the region was fixed: the share with BN is a "
-    "tenth or less in a few networks of width 64 (of other seeds).",
+    "not count, since ReLU alone makes half of them 0. Known before the region was fixed: the share with BN is "
+    "about a tenth or less in a few networks of width 64 (of other seeds).",
     fairness=(
         "At initialisation, of fully connected layers with ReLU at a batch of 16: of trained networks it says nothing. "
         "The statistics of BN are differentiated, as in training, so 2 of 16 directions are exactly dead.",
-        "Gaussian weights spread the singular values with and without BN. Orthogonal ones do not: they are the case "
-        "that is kindest to the conjecture. Without BN they leave a linear layer at exactly 1, and BN can only spread "
-        "it, the less the larger the batch: with 16 samples 41 % of what is not dead stays within a tenth, by theory.",
+        "Gaussian weights spread the singular values with and without BN. Orthogonal ones do not, and what spread is "
+        "left is that of BN and ReLU. Without BN they leave a linear layer at exactly 1, and BN can only spread it, "
+        "the less the larger the batch: with 16 samples 41 % of what is not dead stays within a tenth, by theory.",
         "The conjecture assumes a linear layer and Gaussian vectors that are uncorrelated. Linear layers, other "
         "inputs, a window from 0.5 to 2, and one around the median in the place of 1 are in the records.",
         "Without BN what is close to 1 depends on the scale of the weights, which keep the length of a signal here.",
