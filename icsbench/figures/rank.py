@@ -133,7 +133,7 @@ def _draw(group: Group, found: Sequence[Series], text: str) -> mpl.Figure:
     _panel(axes[0][2], _of(found, "isometry", "step"), "isometry gap", "layer")
     _gradient(axes[1][2], _of(found, "gradient", "step"))
     drawn = {label: look for look in _STYLES.values() if (label := look.get("label"))}
-    handles = [Line2D([], [], **(look | {"linestyle": "-"})) for look in drawn.values()]
+    handles = [Line2D([], [], color=look["color"], label=label) for label, look in drawn.items()]
     kinds = [
         Line2D([], [], color="0.4", linestyle=":", label="ReLU"),
         Line2D([], [], color="0.4", linestyle="-.", label="orthogonal weights"),

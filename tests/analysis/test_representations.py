@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 
 import pytest
 from synthetic import write_lab
@@ -13,8 +14,8 @@ from icsbench.figures import orthogonal_start, rank
 from icsbench.figures.style import house_style, save
 from icsbench.record.reader import load_runs
 
-RANK_OPTIONS = {"batch": 4, "isometry_width": 50, "gradient_width": 100}
-START_OPTIONS = {"width": 64, "steps": 330, "batch": 64, "rates": [0.01, 0.03]}
+RANK_OPTIONS: dict[str, Any] = {"batch": 4, "isometry_width": 50, "gradient_width": 100}
+START_OPTIONS: dict[str, Any] = {"width": 64, "steps": 330, "batch": 64, "rates": [0.01, 0.03]}
 
 
 def rank_rows(seed, truth):
