@@ -78,7 +78,7 @@ def records(tmp_path):
 @pytest.mark.parametrize("group", ["icsbench.claims", "icsbench.analysis.claims"])
 def test_claims_of_another_package_take_their_place_in_the_order(installed, group):
     before = [claim.id for claim in all_claims()]
-    assert before[8:12] == ["8", "9", "10", "11"] and before[-1] == "23"
+    assert before[8:12] == ["8", "9", "10", "11"]
     installed(group)
     assert [claim.id for claim in all_claims()] == [*before[:10], "9c", *before[10:], "remark"]
     assert claim_of("9C").by == "Me 2026" and claim_of("Remark").needs == "time"
@@ -94,7 +94,7 @@ def test_a_claim_of_another_package_is_judged_and_reported(installed, records):
 
     done = invoke("claims", str(records))
     assert done.code == 0, done.err
-    assert "29 claims: 1 supported, " in done.out
+    assert f"{len(all_claims())} claims: 1 supported, " in done.out
     by_id = {entry["id"]: entry for entry in json.loads((records / "claims.json").read_text())["claims"]}
     assert by_id["9c"]["parts"][0]["measure"] == "gain_of_mine" and len(by_id["9c"]["runs"]) == 12
     assert by_id["remark"]["reason"] == "no study yet: it needs time"
