@@ -10,7 +10,7 @@ from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.large_steps import CHANNEL_MEAN, CHANNEL_STD, LAB, channels
 from icsbench.figures.caption import CUT_OFF, caption, geometric, missing
 from icsbench.figures.contract import Figure
-from icsbench.figures.large_steps import Profile, grid_of, networks_of, profiles, seeds_of
+from icsbench.figures.large_steps import Profile, first_batches, grid_of, networks_of, profiles, seeds_of
 from icsbench.figures.panels import cut_off, limits, log_panel
 from icsbench.figures.style import above, below, beside
 
@@ -22,13 +22,11 @@ def _numbers(group: Group) -> list[Profile]:
 
 
 def _caption(group: Group, drawn: Sequence[Profile]) -> str:
-    run = group.runs[0]
-    batches = f"{run.setting('lab.batches')} batches of {run.setting('batch_size')}"
     return caption(
         group,
         "Standard deviation and absolute mean of the channels of each layer, over samples and positions, before the "
-        f"first update: averages over channels, geometric over the first {batches}. At the output of the layer's "
-        "transform, ahead of its norm.",
+        f"first update: averages over channels, geometric over the {first_batches(group)}. At the output of the "
+        "layer's transform, ahead of its norm.",
         seeds_of(drawn),
         geometric(drawn),
         CUT_OFF if any(cut_off(_of(drawn, key)) for key in _QUANTITIES) else "",

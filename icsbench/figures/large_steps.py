@@ -72,6 +72,7 @@ def profiles(
         run = condition.runs[0]
         curves = [of_run(one) for one in condition.runs]
         values = np.array([curve for _, curve in curves])
+        values[~(np.isfinite(values) & (values > 0))] = np.nan
         band = average(values)
         of_seeds = tuple(one.seed for one in condition.runs)
         ends = (band.mean, band.low, band.high)
@@ -90,6 +91,12 @@ def seeds_of(drawn: Sequence[Profile]) -> str:
     for profile in drawn:
         fewest[profile.regime] = min(len(profile.seeds), fewest.get(profile.regime, len(profile.seeds)))
     return seeds((regime, 0.0, n) for regime, n in fewest.items())
+
+
+def first_batches(group: Group) -> str:
+    """Which batches were measured, for the caption."""
+    count, size = (group.runs[0].setting(key) for key in ("lab.batches", "batch_size"))
+    return f"first batch, of {size}" if count == 1 else f"first {count} batches of {size}"
 
 
 def grid_of(drawn: Sequence[Profile], text: str, wspace: float) -> tuple[Page, list[list[Axes]]]:
@@ -144,8 +151,6 @@ def _parts(numbers: Sequence[Profile | Mark]) -> tuple[list[Profile], list[Profi
 
 def _caption(group: Group, numbers: Sequence[Profile | Mark]) -> str:
     losses, _, marks = _parts(numbers)
-    run = group.runs[0]
-    batches = f"{run.setting('lab.batches')} batches of {run.setting('batch_size')}"
     beyond = [
         f"{sum(np.isinf(step) for _, step in mark.steps)} of {len(mark.steps)} with {mark.regime.label}, {mark.network}"
         for mark in marks
@@ -154,9 +159,9 @@ def _caption(group: Group, numbers: Sequence[Profile | Mark]) -> str:
     return caption(
         group,
         "Left: loss at w − αg over that at w, w the initial weights and g the gradient there, on the same batch; "
-        f"geometric mean over the first {batches}. Marks: the smallest α, median of the batches, at which the loss of "
-        "a seed is above 1,000 times what it was, or not finite.",
-        f"No α of the grid is for {'; '.join(beyond)} (seeds)." if beyond else "",
+        f"geometric mean over the {first_batches(group)}. Marks: the smallest α, median of the batches, at "
+        "which the loss of a seed is above 1,000 times what it was, or not finite.",
+        f"No α of the grid does so for {'; '.join(beyond)} (seeds)." if beyond else "",
         "A curve ends where a loss is not finite, or at the end of the axis.",
         "Right: of the gradient by each logit, summed over the samples in absolute value, the share that has the "
         "commoner sign; ½ where it cancels, 1 where it pulls every sample the same way.",
@@ -166,7 +171,7 @@ def _caption(group: Group, numbers: Sequence[Profile | Mark]) -> str:
 
 def _draw(group: Group, numbers: Sequence[Profile | Mark], text: str) -> mpl.Figure:
     losses, shares, marks = _parts(numbers)
-    page, grid = grid_of(losses, text, 0.3)
+    page, grid = grid_of(losses, text, 0.38)
     inside = [np.clip(profile.mean, *_LOSSES) for profile in losses]
     y, x = extent(*inside, np.array([_DIVERGES])), extent(*(profile.x for profile in losses))
     for network, (left, right) in zip(networks_of(losses), grid, strict=True):

@@ -50,7 +50,7 @@ def _ratio(one: Run, other: Run) -> float:
     if all(map(math.isinf, steps)):
         return math.nan
     first, second = (min(step, step_sizes(run)[-1]) for step, run in zip(steps, (one, other), strict=True))
-    return first / second
+    return float(first / second)
 
 
 def _distance(one: Run, other: Run) -> float:
