@@ -167,9 +167,9 @@ BN_IS_THE_REASON = Claim(
         )
         for batch in BATCHES
     ),
-    margin="By a quarter at least, as 16 xi is judged to a quarter. One part for each batch size, where a mean over them "
-    "stood first: trial networks of other seeds had shown it to hold at 8 and to fail at 32 and 128, and a mean would "
-    "hide that. The bound was not moved.",
+    margin="By a quarter at least, as 16 xi is judged to a quarter. One part for each batch size, where a mean over "
+    "them stood first: trial networks of other seeds had shown it to hold at 8 and to fail at 32 and 128, and a mean "
+    "would hide that. The bound was not moved.",
     fairness=(
         "The control of claim 19: same first weights, images, learning rates and epochs, and no BN. The learning rate "
         "is that of the paper for networks with BN; another could suit those without it better.",
