@@ -45,16 +45,32 @@ def _rates_caption(group: Group, rates: Sequence[Series]) -> str:
         "Factor per layer, towards the input, of the squared gradient of random networks with BN; dashed: λ of "
         "mean-field theory, for infinite width."
     )
-    return caption(group, what, number_of(rates), "The mean is geometric.")
+    return caption(group, what, number_of(rates), "The mean is geometric.", _unstable(group))
+
+
+def _unstable(group: Group) -> str:
+    """Where the fixed point of theory is unstable, as a sentence; nothing where it is stable throughout."""
+    found: dict[str, set[int]] = {}
+    for run in _with_bn(group):
+        if "theory_norms" in run.columns:
+            above = run["theory_norms"] > 1 + 1e-9
+            for activation, batch in zip(run["activation"][above], run["batch"][above], strict=True):
+                found.setdefault(activation, set()).add(int(batch))
+    if not found:
+        return ""
+    where = ", ".join(f"{activation} at {' and '.join(map(str, sorted(of)))}" for activation, of in found.items())
+    return f"Networks leave the fixed point that λ is about, as it is unstable: {where}."
 
 
 def _draw_rates(group: Group, rates: Sequence[Series], text: str) -> mpl.Figure:
     """All activations against the batch."""
     handles = [
-        Line2D([], [], color=COLORS[place], marker=MARKERS[place], markersize=3, label=one.of["activation"])
+        Line2D(
+            [], [], color=COLORS[place], marker=MARKERS[place], markersize=3, linestyle="", label=one.of["activation"]
+        )
         for place, one in enumerate(rates)
     ]
-    legend = [*legend_rows(handles), [Line2D([], [], **THEORY, label="theory")]]
+    legend = legend_rows([*handles, Line2D([], [], **THEORY, label="theory")])
     page = Page(
         2.9 + LEGEND_LINE * len(legend), text, top=0.15 + LEGEND_LINE * len(legend), bottom=0.42, left=0.6, right=0.15
     )
@@ -149,7 +165,7 @@ def _draw_profiles(group: Group, profiles: Sequence[Profile], text: str) -> mpl.
         color = "0.45" if plain else COLORS[labels.index(profile.label)]
         looks[profile.label] = {"color": color, "linestyle": _STYLES.get(profile.norm, "-")}
     handles = [Line2D([], [], **looks[label], label=label) for label in labels]
-    legend = [*legend_rows(handles), [Line2D([], [], **THEORY, label="theory")]]
+    legend = legend_rows([*handles, Line2D([], [], **THEORY, label="theory")])
     columns = min(_COLUMNS, len(activations))
     rows = -(-len(activations) // columns)
     top = 0.3 + LEGEND_LINE * len(legend)

@@ -161,7 +161,9 @@ def _plain(setting: Setting, depth: int) -> list[mean_field.PlainLayer]:
 def theory(options: ExplosionOptions, setting: Setting) -> dict[str, float]:
     """What mean-field theory says of a setting, by the key of a row; nothing where it says nothing.
 
-    A gain gamma is that of the activation ``phi(gamma z)``; there is no theory here for a beta or an eps other than 0.
+    ``theory_norms`` is the factor by which differences between the samples' norms shrink per layer. Where it is above
+    1, the fixed point that the rest is about is unstable. A gain gamma is that of the activation ``phi(gamma z)``;
+    there is no theory here for a beta or an eps other than 0.
     """
     if setting.norm != "bn":
         inner = _plain(setting, options.depth)[options.burn_in : options.depth - options.top]
@@ -174,6 +176,7 @@ def theory(options: ExplosionOptions, setting: Setting) -> dict[str, float]:
         "theory_rate": mean_field.rate(scaled, setting.batch),
         "theory_cosine": mean_field.forward_correlation(scaled, setting.batch),
         "theory_second_moment": mean_field.forward_second_moment(scaled, setting.batch),
+        "theory_norms": mean_field.forward_eigenvalues(scaled, setting.batch).norms,
     }
 
 
