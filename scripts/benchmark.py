@@ -151,9 +151,11 @@ def training_step() -> list[Row]:
     block, split = 10, random_split()
     mean, std = channel_statistics(split.images)
     rows = []
-    for norm in ("none", "bn"):
+    resnet = options_of("model", "resnet20", width=0.5)
+    for model_options, norm in ((None, "none"), (None, "bn"), (resnet, "bn")):
         with tempfile.TemporaryDirectory() as folder:
             config = training_config(folder, norm, 10**6)
+            config.model = model_options or config.model
             ours = _OurLoop(config, split, block)
             batches = Batches(split, BATCH, 0, mean=mean, std=std, device="cpu")
             model = build_model(config, 10).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -171,9 +173,10 @@ def training_step() -> list[Row]:
             ours.stop()
         over = ratio(seconds, "ours", "bare") - 1
         milliseconds = statistics.median(seconds["bare"]) / block * 1e3
+        of = " of ResNet-20 at width 1/2" if model_options else ""
         rows.append(
             Row(
-                f"training step in our loop against a bare loop, {norm}",
+                f"training step{of} in our loop against a bare loop, {norm}",
                 f"{over:+.1%} (bare {milliseconds:.0f} ms)",
                 "within 3 %",
                 over <= 0.03,

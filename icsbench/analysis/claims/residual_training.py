@@ -11,6 +11,7 @@ _MARGIN = (
 )
 _FAIRNESS = (
     MATCHED_LR,
+    "Optimizer of the papers: SGD with momentum 0.9 and weight decay 1e-4 at rate 0.1; not tuned for any regime.",
     "Control: the same network with neither norm nor scalars, from He's initialization; without it, that the depth at "
     "hand needs no help would look the same.",
     "Convolutions have biases in every regime: SkipInit's do, BN cancels them, and for Fixup they come on top of its "
