@@ -53,8 +53,8 @@ def _caption(group: Group, found: Sequence[Series]) -> str:
         group,
         f"ReLU networks of {run.setting('lab.width')} units after {run.setting('lab.steps')} steps of SGD on digits, "
         f"batch {run.setting('lab.batch')}; each network at the learning rate of {rates} with its smallest loss.",
-        "Scaled and orthogonal: every layer scaled to outputs of mean square 1, without and with orthogonal signals; the "
-        "scaled start has the gap of Glorot's.",
+        "Scaled and orthogonal: every layer scaled to outputs of mean square 1, without and with orthogonal signals; "
+        "the scaled start has the gap of Glorot's.",
         "Accuracy and loss are over all training images, with BN's statistics of these.",
         f"{diverged} of {trained} trainings diverged, and count as chance.",
         number_of(found),
