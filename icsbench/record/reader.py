@@ -430,7 +430,11 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:
-            yield f"{prefix}{key}", str(value) if isinstance(value, list | dict) else value
+            yield f"{prefix}{key}", _text(value) if isinstance(value, list | dict) else value
+
+
+def _text(value: Any) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _required(config: dict[str, Any], key: str, path: Path) -> Any:

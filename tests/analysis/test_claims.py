@@ -122,7 +122,7 @@ def _distance(group):
 
 
 FAR = Claim(
-    id="24",
+    id="924",
     statement="Walks lead far.",
     by="Me 2026",
     where="nowhere",
@@ -140,7 +140,7 @@ def test_a_claim_on_the_rows_of_a_lab_is_judged_and_reported(installed, tmp_path
         for depth in (3, 4):
             path = write_lab(root, seed=seed, label="Random walk", factors={"lab.depth": []}, depth=depth)
             finish(path, json.loads((path / "summary.json").read_text()))
-    (verdict,) = judge(load_runs(root), [claim_of("24")])
+    (verdict,) = judge(load_runs(root), [claim_of("924")])
     assert (verdict.verdict, verdict.n, len(verdict.runs)) == ("supported", 6, 6)
     assert verdict.findings[0].values == {seed: 9.0 + seed for seed in range(6)}
     assert verdict.command == "icsbench sweep experiment=walks scale=demo"
