@@ -86,7 +86,7 @@ def settings(found: dict[str, Any]) -> dict[str, Any]:
     """The settings of a training by dotted key: with those its record lacks, without those that it does not use."""
     network = _NETWORKS.get(found.get("model.name", ""), "")
     unused = {*_NOT_TAKEN.get(network, ()), *_NOT_TAKEN.get(found.get("norm.name", ""), ())}
-    if network and found.get("model.init") != "gaussian":
+    if (network or "model.init" in found) and found.get("model.init") != "gaussian":
         unused.add("model.init_std")
     lacking = {key: value for key, value in _DEFAULTS.items() if key not in found}
     return {key: value for key, value in (found | lacking).items() if key not in unused}
