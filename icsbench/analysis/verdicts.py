@@ -174,8 +174,8 @@ class _Summary:
 
 
 def _of_parts(places: Sequence[Place]) -> tuple[float, float, float]:
-    """p-values: every part lies inside; one lies outside; the two-sided one of both. NaN without parts."""
-    if not places:
+    """p-values: every part lies inside; one lies outside; the two-sided one of both. NaN without parts, or tests."""
+    if not places or any(math.isnan(place.inside) for place in places):
         return math.nan, math.nan, math.nan
     supports = max(place.inside for place in places)
     contradicts = min(1.0, len(places) * min(min(place.below, place.above) for place in places))
@@ -191,7 +191,7 @@ def _disagree(p: float, p_sign_flip: float, n: int, tests: int = 1) -> bool:
 
 
 def _two_sided(one: float, other: float) -> float:
-    return min(1.0, 2 * min(one, other))
+    return math.nan if math.isnan(one) else min(1.0, 2 * min(one, other))
 
 
 def _verdict(summary: _Summary, p_holm: float, tests: int) -> Verdict:

@@ -72,9 +72,8 @@ def explain(verdict: Verdict) -> str:
     if claim.parts:
         lines += ["", f"Why this bound: {claim.margin}", *(f"Note: {note}" for note in claim.fairness)]
     if not math.isnan(verdict.p):
-        lines.append(
-            f"p of the claim: {verdict.p:.3g} (sign flips {verdict.p_sign_flip:.3g}); after Holm {verdict.p_holm:.3g}"
-        )
+        flips = "" if math.isnan(verdict.p_sign_flip) else f" (sign flips {verdict.p_sign_flip:.3g})"
+        lines.append(f"p of the claim: {verdict.p:.3g}{flips}; after Holm {verdict.p_holm:.3g}")
         if verdict.disagree:
             lines.append("The t-test and the exact permutation disagree at 0.05: what comes out leans on normality.")
     where = f" at scale {verdict.scale}" if verdict.scale else ""
@@ -104,6 +103,8 @@ def _explained(finding: Finding) -> list[str]:
     unit = "log ratio" if finding.part.kind == "ratio" else finding.part.unit or "value"
     lines.append(f"mean over {len(finding.values)} {finding.part.of} [95 % t-interval]: {effect(finding)}")
     for name, place in (("Student's t", finding.place), ("exact sign flips", finding.sign_flip)):
+        if math.isnan(place.inside):
+            continue
         lines.append(
             f"one-sided p by {name}, of the mean {unit}: inside {place.inside:.3g}, below {place.below:.3g}, "
             f"above {place.above:.3g}"

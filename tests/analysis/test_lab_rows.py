@@ -68,6 +68,7 @@ def test_a_verdict_on_networks_says_networks(group):
     values = {number: math.log(2) + 0.01 * (number % 5) for number in range(40)}
     [verdict] = decide([(claim, [Finding(part, group, values, {})])])
     assert (verdict.verdict, verdict.n, verdict.of) == ("supported", 40, "networks")
+    assert math.isnan(verdict.p_sign_flip) and math.isnan(verdict.findings[0].p_sign_flip) and not verdict.disagree
     assert "| 40 networks |" in claims_as_markdown([verdict])
     assert "per network: 40 values, which are in claims.json" in explain(verdict)
     assert "mean over 40 networks" in explain(verdict)
