@@ -35,7 +35,8 @@ def write_claims(verdicts: Sequence[Verdict], out: Path, root: Path) -> list[Pat
 def write_results(runs: Sequence[Run], out: Path) -> list[Path]:
     """Write ``results.csv`` and ``results.md``, the rows of ``result_table``, and ``runs.csv``, a row per finished run.
 
-    In ``results.csv`` an Interval becomes columns ``<key>/mean``, ``/low``, ``/high`` and ``/n``.
+    Labs have no rows in the former two, which are not written of labs alone. In ``results.csv`` an Interval becomes
+    columns ``<key>/mean``, ``/low``, ``/high`` and ``/n``.
 
     :raises IcsbenchError: a file cannot be written.
     """
@@ -43,9 +44,9 @@ def write_results(runs: Sequence[Run], out: Path) -> list[Path]:
     contents = {
         "results.csv": csv_bytes([_flat(row) for row in rows]),
         "results.md": results_as_markdown(rows).encode(),
-        "runs.csv": csv_bytes([run_row(group, run) for group in group_runs(runs) for run in group.runs]),
     }
-    return _write(out, contents)
+    made = csv_bytes([run_row(group, run) for group in group_runs(runs) for run in group.runs])
+    return _write(out, (contents if rows else {}) | {"runs.csv": made})
 
 
 def write_updates(runs: Sequence[Run], out: Path) -> list[Path]:
