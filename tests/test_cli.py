@@ -231,7 +231,7 @@ def test_the_paper_scale_is_the_papers():
 @pytest.mark.parametrize("group", ["norm", "model", "data"])
 def test_every_option_of_a_group_composes_and_is_what_it_is_called(group):
     fitting = {"digits8": ["model=mlp"], "mnist": ["model=mlp"], "gaussian": ["model=dln"], "dln": ["data=gaussian"]}
-    fitting |= dict.fromkeys(("skipinit", "fixup"), ["model=resnet20"])
+    fitting |= {key: ["model=resnet20"] for key in ("skipinit", "fixup")}
     for name in options(group):
         assert getattr(resolved(f"{group}={name}", *fitting.get(name, [])), group).name == name
 
