@@ -33,7 +33,8 @@ def test_every_file_and_claim_beside_the_verdicts_is_there():
     assert [link for link in links if not (ROOT / "results" / "reference" / "claims" / link).exists()] == []
     served = {row.split(" | ")[1].rstrip(" |") for row in text.splitlines() if row.startswith("| `icsbench")}
     listed = {id for ids in served for id in ids.split(", ")}
-    assert listed == {claim.id for claim in all_claims() if claim.parts}
+    committed = json.loads((ROOT / "results" / "reference" / "claims" / "claims.json").read_text())["claims"]
+    assert listed == {entry["id"] for entry in committed if entry["n"]}
 
 
 def test_every_config_key_and_option_named_in_the_readme_exists():
