@@ -11,7 +11,7 @@ import numpy as np
 
 from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.claims.paired import Runs, paired, runs_of
-from icsbench.analysis.claims.texts import BJORCK, DE_SMITH, YANG
+from icsbench.analysis.claims.texts import BJORCK, DE_SMITH, YANG, ZHANG
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.large_steps import (
     CHANNEL_MEAN,
@@ -25,8 +25,6 @@ from icsbench.analysis.quantities.large_steps import (
 )
 from icsbench.analysis.statistics import geometric_mean, slope
 from icsbench.record.reader import Run
-
-ZHANG = "Zhang et al. 2019"
 
 _RESIDUAL = ("large_steps",)
 _PLAIN = ("large_steps_plain",)

@@ -6,7 +6,7 @@ import numpy as np
 
 from icsbench.analysis.claims.contract import Claim, Part
 from icsbench.analysis.claims.networks import per_network
-from icsbench.analysis.claims.texts import BY_A_FIFTH, CAO, DANESHMAND, KARAKIDA, NACHUM
+from icsbench.analysis.claims.texts import BY_A_FIFTH, CAO, DANESHMAND_2021, KARAKIDA, NACHUM
 from icsbench.analysis.quantities.lab import LabRows
 from icsbench.analysis.statistics import slope
 
@@ -93,8 +93,8 @@ RECENTRING_GATHERS = Claim(
 RESCALING_ALONE = Claim(
     id="27b",
     statement="Rescaling per feature alone keeps the samples of a ReLU network apart.",
-    by=f"{DANESHMAND} (for linear networks)",
-    where="D Theorem 1",
+    by=f"{DANESHMAND_2021} (for linear networks)",
+    where="D21 Theorem 1",
     parts=(_gathering("rescale", "cosine"),),
     margin="Apart: nearer to the fixed point of full BN than to a single direction. Nothing was known "
     "when the region was set; theory, worked out since, has the cosine .514 at batch 32, which is nearness .30.",

@@ -6,7 +6,7 @@ import numpy as np
 
 from icsbench.analysis.claims.contract import Claim, Measure, Part
 from icsbench.analysis.claims.networks import per_network
-from icsbench.analysis.claims.texts import DANESHMAND, DANESHMAND_2021, METEREZ, YANG
+from icsbench.analysis.claims.texts import A_FIFTH, DANESHMAND_2020, DANESHMAND_2021, METEREZ, YANG
 from icsbench.analysis.quantities.lab import LabRows
 from icsbench.analysis.statistics import positive_ratio, slope
 from icsbench.record.schema import STEP
@@ -87,7 +87,7 @@ RANK_GROWS_AS_ROOT = Claim(
     id="24",
     statement="Without BN the rank of representations collapses with depth; with BN it grows as the square root of the "
     "width.",
-    by=DANESHMAND,
+    by=DANESHMAND_2020,
     where="D20 Theorem 2",
     parts=(
         Part(
@@ -107,7 +107,7 @@ RANK_GROWS_AS_ROOT = Claim(
             _RANDOM,
             kind="ratio",
             of="networks",
-            high=1.25,
+            high=1 / A_FIFTH,
         ),
         Part(
             "relu_rank_ratio",
@@ -116,7 +116,7 @@ RANK_GROWS_AS_ROOT = Claim(
             _RANDOM,
             kind="ratio",
             of="networks",
-            low=1.25,
+            low=1 / A_FIFTH,
         ),
     ),
     margin=f"The exponent 1/2 and the rank 1, give or take a fifth; the level, which the theorem bounds only up to a "
@@ -153,7 +153,7 @@ BN_ORTHOGONALIZES = Claim(
             _RANDOM,
             kind="ratio",
             of="networks",
-            high=0.8,
+            high=A_FIFTH,
         ),
         Part(
             "gap_over_start_without_bn",
@@ -162,7 +162,7 @@ BN_ORTHOGONALIZES = Claim(
             _RANDOM,
             kind="ratio",
             of="networks",
-            low=0.8,
+            low=A_FIFTH,
         ),
     ),
     margin=f"The exponent -1/2 give or take a fifth; a fall by a fifth counts. {_KNOWN}",
@@ -188,7 +188,7 @@ ORTHOGONAL_START_SUFFICES = Claim(
             _TRAINED,
             kind="ratio",
             of="networks",
-            high=0.8,
+            high=A_FIFTH,
         ),
         Part(
             "accuracy_minus_bn",
@@ -246,8 +246,8 @@ ISOMETRY_WITH_ORTHOGONAL_WEIGHTS = Claim(
             _RANDOM,
             kind="ratio",
             of="networks",
-            low=0.8,
-            high=1.25,
+            low=A_FIFTH,
+            high=1 / A_FIFTH,
             above=YANG,
         ),
     ),

@@ -10,11 +10,14 @@ BROCK = "Brock et al. 2021"
 LUO = "Luo et al. 2019"
 COHEN = "Cohen et al. 2021"
 DE_SMITH = "De & Smith 2020"
-DANESHMAND = "Daneshmand et al. 2021"
+DANESHMAND_2020 = "Daneshmand et al. 2020"
+DANESHMAND_2021 = "Daneshmand et al. 2021"
 NACHUM = "Nachum et al. 2024"
 KARAKIDA = "Karakida et al. 2019"
 CAO = "Cao et al. 2023"
 ZHANG = "Zhang et al. 2019"
+BALDUZZI = "Balduzzi et al. 2017"
+METEREZ = "Meterez et al. 2024"
 
 A_FIFTH = 0.8
 """The smallest effect that counts, as a ratio, where no paper names one; upwards it is 1 / 0.8 = 1.25."""
@@ -24,7 +27,3 @@ MATCHED_LR = (
     "At the same learning rate for both (0.1, where a study has several); at each network's own best one see 1b."
 )
 EDGE = "Beside beta x lr / 2: at 1 (the edge of stability) an update reverses the gradient by its length, unshifted."
-BALDUZZI = "Balduzzi et al. 2017"
-DANESHMAND = "Daneshmand et al. 2020"
-DANESHMAND_2021 = "Daneshmand et al. 2021"
-METEREZ = "Meterez et al. 2024"
