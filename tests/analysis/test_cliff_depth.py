@@ -110,3 +110,9 @@ def test_a_batch_size_that_was_not_measured_is_said(tmp_path):
     write_study(tmp_path, {("bn", 32): 38.0, ("none", 32): 60.0})
     limit, _ = verdicts(tmp_path)
     assert "no network was trained with BN at batch size 8" in limit.reason
+
+
+def test_a_study_without_the_control_says_nothing_of_it(tmp_path):
+    write_study(tmp_path, {("bn", batch): 38.0 for batch in (8, 32, 128)})
+    _, reason = verdicts(tmp_path)
+    assert "no network was trained without BN at batch size 8" in reason.reason

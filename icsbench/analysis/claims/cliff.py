@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Mapping
 
 from icsbench.analysis.claims.contract import Claim, Measure, Measured, Part
+from icsbench.analysis.claims.networks import networks_of
 from icsbench.analysis.claims.texts import YANG
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.cliff import Cliff, Range, cliffs
-from icsbench.analysis.quantities.lab import LabRows, lab_rows
+from icsbench.analysis.quantities.lab import LabRows
 
 STUDY = ("cliff",)
 BATCHES = (8, 32, 128)
@@ -28,13 +29,11 @@ def of_networks(value: Callable[[Cliffs, LabRows], Range], low: float = -math.in
     """
 
     def measure(group: Group) -> Measured:
-        if len(group.conditions) > 1:
-            raise NotMeasured(f"{group.name} has {len(group.conditions)} settings, which must not be pooled")
-        networks = [(found, rows) for rows in lab_rows(group) for found in _by_network(rows)]
         values: dict[int, float] = {}
         left_out: dict[int, str] = {}
         bounds = 0
-        for number, (found, rows) in enumerate(networks):
+        for number, rows in enumerate(networks_of(group)):
+            found = {(norm, batch): one for norm, batch, _, one in cliffs(rows)}
             known = value(found, rows)
             settled = _settled(known, low, high)
             if settled is None:
@@ -46,13 +45,6 @@ def of_networks(value: Callable[[Cliffs, LabRows], Range], low: float = -math.in
         return Measured(values, left_out, note=f"{bounds} of {len(values)} values are bounds" if bounds else "")
 
     return measure
-
-
-def _by_network(rows: LabRows) -> list[Cliffs]:
-    found: dict[int, dict[tuple[str, int], Cliff]] = {}
-    for norm, batch, network, one in cliffs(rows):
-        found.setdefault(network, {})[norm, batch] = one
-    return [*found.values()]
 
 
 def _settled(known: Range, low: float, high: float) -> float | None:
@@ -69,14 +61,18 @@ def _named(norm: str, batch: int) -> str:
     return f"{'BN' if norm == 'bn' else 'no BN'}, batch {batch}"
 
 
+def _depth(found: Cliffs, norm: str, batch: int) -> Range:
+    if (norm, batch) not in found:
+        raise NotMeasured(f"no network was trained with{'' if norm == 'bn' else 'out'} BN at batch size {batch}")
+    return found[norm, batch].depth
+
+
 def over_limit(batch: int) -> Callable[[Cliffs, LabRows], Range]:
     """The cliff with BN at a batch size, over 16 xi."""
 
     def value(found: Cliffs, rows: LabRows) -> Range:
-        if ("bn", batch) not in found:
-            raise NotMeasured(f"no network was trained with BN at batch size {batch}")
+        depth = _depth(found, "bn", batch)
         limit = float(rows.where(norm="bn", batch=batch)["theory_cliff"][0])
-        depth = found["bn", batch].depth
         return Range(depth.low / limit, depth.high / limit)
 
     return value
@@ -92,9 +88,7 @@ def without_bn(batch: int) -> Callable[[Cliffs, LabRows], Range]:
     """The cliff without BN over that with BN, at a batch size."""
 
     def value(found: Cliffs, _: LabRows) -> Range:
-        if ("bn", batch) not in found:
-            raise NotMeasured(f"no network was trained with BN at batch size {batch}")
-        none, bn = found["none", batch].depth, found["bn", batch].depth
+        none, bn = _depth(found, "none", batch), _depth(found, "bn", batch)
         return Range(none.low / bn.high, none.high / bn.low if bn.low else math.inf)
 
     return value

@@ -1,12 +1,12 @@
-"""Claims on depth: at initialisation, and after the first step."""
+"""Claims on gradients in plain networks with BN: at initialisation, and after the first step."""
 
 import math
+from functools import partial
 from typing import Any
 
 from icsbench.analysis.claims.contract import Claim, Measure, Part
 from icsbench.analysis.claims.networks import per_network
-from icsbench.analysis.claims.residual import AIC_CLEAR, CLEAR, EXPONENT, LOG_GRADIENT, WALK, growth_of
-from icsbench.analysis.claims.texts import A_FIFTH, DE_SMITH, IOFFE, YANG
+from icsbench.analysis.claims.texts import A_FIFTH, IOFFE, YANG
 from icsbench.analysis.quantities.lab import LabRows
 
 _DEPTH, _LR = 50, 0.1
@@ -58,6 +58,9 @@ def _after_over_before(key: str, norm: str) -> Measure:
     return per_network(lambda rows: _value(rows, key, step=1, **setting) / _value(rows, key, step=0, **setting))
 
 
+_step_part = partial(Part, studies=("first_steps",), kind="ratio", of="networks")
+_GROWTH_OF_WEIGHTS = "second layer over last: squared norm of the weights, after one step over before"
+
 GRADIENTS_EXPLODE = Claim(
     id="16",
     statement="At initialisation BN makes gradients explode with depth, at the rate that mean-field theory gives.",
@@ -95,31 +98,17 @@ EXPLOSION_IS_OVER_AFTER_A_STEP = Claim(
     by=YANG,
     where="Y abstract and section 5, Fig. 3",
     parts=(
-        Part(
-            name="range_after_over_before",
-            measure=_after_over_before("gradient_range", "bn"),
-            what="range of the log squared gradient over layers, after one step over before",
-            studies=("first_steps",),
-            kind="ratio",
-            of="networks",
+        _step_part(
+            "range_after_over_before",
+            _after_over_before("gradient_range", "bn"),
+            "range of the log squared gradient over layers, after one step over before",
             high=0.5,
         ),
-        Part(
-            name="growth_of_weights",
-            measure=_after_over_before("weight_growth", "bn"),
-            what="second layer over last: squared norm of the weights, after one step over before",
-            studies=("first_steps",),
-            kind="ratio",
-            of="networks",
-            low=1 / A_FIFTH,
-        ),
-        Part(
-            name="growth_of_weights_without_bn",
-            measure=_after_over_before("weight_growth", "none"),
-            what="second layer over last: squared norm of the weights, after one step over before, without BN",
-            studies=("first_steps",),
-            kind="ratio",
-            of="networks",
+        _step_part("growth_of_weights", _after_over_before("weight_growth", "bn"), _GROWTH_OF_WEIGHTS, low=1 / A_FIFTH),
+        _step_part(
+            "growth_of_weights_without_bn",
+            _after_over_before("weight_growth", "none"),
+            f"{_GROWTH_OF_WEIGHTS}, without BN",
             low=A_FIFTH,
             high=1 / A_FIFTH,
         ),
@@ -192,49 +181,4 @@ JACOBIANS_NEAR_ISOMETRY = Claim(
         "Without BN what is close to 1 depends on the scale of the weights, which keep the length of a signal here.",
     ),
     figures=("jacobians",),
-)
-
-
-SKIPS_TAME_THE_GROWTH = Claim(
-    id="18",
-    statement="In networks with BN, skip connections turn the exponential growth of gradients into a polynomial one.",
-    by=f"{DE_SMITH}; {YANG}",
-    where="D&S section 3 (residual networks); Y section 4 (plain networks)",
-    parts=(
-        Part(
-            "residual_polynomial",
-            per_network(lambda rows: growth_of(rows, "residual_bn", LOG_GRADIENT).for_polynomial),
-            "with skips: AIC of exponential growth - AIC of polynomial growth",
-            ("residual",),
-            of="networks",
-            low=CLEAR,
-        ),
-        Part(
-            "residual_exponent",
-            per_network(lambda rows: -growth_of(rows, "residual_bn", LOG_GRADIENT).polynomial.slope),
-            "with skips: exponent of the squared gradient in the depth",
-            ("residual",),
-            of="networks",
-            low=A_FIFTH * EXPONENT,
-            high=EXPONENT / A_FIFTH,
-        ),
-        Part(
-            "plain_exponential",
-            per_network(lambda rows: -growth_of(rows, "plain_bn", LOG_GRADIENT).for_polynomial),
-            "without skips: AIC of polynomial growth - AIC of exponential growth",
-            ("residual",),
-            of="networks",
-            low=CLEAR,
-        ),
-    ),
-    margin=f"{AIC_CLEAR} The exponent is that of theory, pi / (pi - 1) = 1.467, by a fifth; that its product gives "
-    "1.43 over these blocks was known when the region was fixed.",
-    fairness=(
-        "Control: a skip alone does not do it. Without BN the squared gradient of a residual network doubles in every "
-        "block (18c); it is BN's division by a variance that grows with depth that makes the branches count less.",
-        "Yang et al. have neither theory nor experiments on residual networks; De & Smith speak of the variance, and "
-        "the exponent of the gradient is derived from it here.",
-        "At initialisation, on independent Gaussian inputs. The first nine blocks are left out. " + WALK,
-    ),
-    figures=("residual_gradients",),
 )

@@ -11,17 +11,24 @@ NETWORK = "network"
 """The key of a row that numbers the random networks of a run from 0."""
 
 
+def networks_of(group: Group) -> list[LabRows]:
+    """The rows of each network, of all seeds in a row: a network's place is its number.
+
+    :raises NotMeasured: the study has several settings, or no rows of networks.
+    """
+    if len(group.conditions) > 1:
+        raise NotMeasured(f"{group.name} has {len(group.conditions)} settings, which must not be pooled")
+    return [rows for run in lab_rows(group) for rows in run.by(NETWORK).values()]
+
+
 def per_network(value: Callable[[LabRows], float]) -> Measure:
     """The measure ``value(rows of a network)``, for a part that is ``of="networks"``.
 
-    The networks of all seeds are numbered through, from 0. One whose value is not finite is left out.
+    A network whose value is not finite is left out.
     """
 
     def measure(group: Group) -> Measured:
-        if len(group.conditions) > 1:
-            raise NotMeasured(f"{group.name} has {len(group.conditions)} settings, which must not be pooled")
-        networks = [rows for run in lab_rows(group) for rows in run.by(NETWORK).values()]
-        numbers = {number: value(rows) for number, rows in enumerate(networks)}
+        numbers = {number: value(rows) for number, rows in enumerate(networks_of(group))}
         return Measured(
             {number: found for number, found in numbers.items() if math.isfinite(found)},
             {number: "no finite value" for number, found in numbers.items() if not math.isfinite(found)},
