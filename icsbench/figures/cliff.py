@@ -15,7 +15,7 @@ from icsbench.analysis.quantities.lab import LabRows, lab_rows
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, Interval, mean_interval
 from icsbench.figures.caption import CUT_OFF, caption
 from icsbench.figures.contract import Figure
-from icsbench.figures.series import COLORS, MARKERS, THEORY, Series, series
+from icsbench.figures.series import COLORS, MARKERS, THEORY, Series, draw_series, series
 from icsbench.figures.style import Page, above, below, beside, chance_line
 
 _TITLES = {"bn": "with BN", "none": "without BN"}
@@ -183,9 +183,7 @@ def _draw_curves(axes: Axes, of_norm: Sequence[AtBatch], batches: Sequence[int])
     for one in of_norm:
         handle = _handle(batches, one.batch)
         curve, color = one.accuracy, handle.get_color()
-        axes.plot(curve.x, 100 * curve.mean, color=color, marker=handle.get_marker(), markersize=3, linewidth=0.9)
-        if curve.n >= FEWEST_FOR_AN_INTERVAL:
-            axes.fill_between(curve.x, 100 * curve.low, 100 * curve.high, color=color, alpha=0.2, linewidth=0)
+        draw_series(axes, curve, str(color), marker=str(handle.get_marker()), scale=100)
         if one.fit is not None:
             depths = np.linspace(curve.x[0], curve.x[-1], 200)
             axes.plot(depths, 100 * one.fit.accuracy(depths), color=color, linestyle=":", linewidth=0.9)

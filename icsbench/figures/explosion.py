@@ -1,7 +1,7 @@
 """Exploding gradients of random networks: the rate against the batch, and the gradient against depth."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.figure as mpl
@@ -10,11 +10,20 @@ from matplotlib.lines import Line2D
 
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.lab import LabRows, lab_rows
-from icsbench.analysis.statistics import Floats, mean_band
 from icsbench.figures.caption import caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import guide, log_axis
-from icsbench.figures.series import COLORS, MARKERS, THEORY, Series, draw_series, number_of, series
+from icsbench.figures.series import (
+    COLORS,
+    MARKERS,
+    THEORY,
+    Series,
+    draw_series,
+    number_of,
+    series,
+    series_of_lists,
+    settings,
+)
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, beside, legend_rows
 
 _PLAIN = {"none-signals": "without BN, signals kept", "none-gradients": "without BN, gradients kept"}
@@ -58,8 +67,8 @@ def _unstable(group: Group) -> str:
                 found.setdefault(activation, set()).add(int(batch))
     if not found:
         return ""
-    where = ", ".join(f"{activation} at {' and '.join(map(str, sorted(of)))}" for activation, of in found.items())
-    return f"Networks leave the fixed point that λ is about, as it is unstable: {where}."
+    where = "; ".join(f"{activation} at batch {', '.join(map(str, sorted(of)))}" for activation, of in found.items())
+    return f"Networks leave the fixed point that theory is about where it is unstable: {where}."
 
 
 def _draw_rates(group: Group, rates: Sequence[Series], text: str) -> mpl.Figure:
@@ -98,91 +107,62 @@ RATES = Figure(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Profile:
-    """``ln ||dL/dh_l||^2`` less that of the last layer, against the layer: the mean over n networks, (L + 1,)."""
+def _profiles(group: Group) -> list[Series]:
+    """``ln ||dL/dh_l||^2`` less that of the last layer, against the layer l, of each setting.
 
-    activation: str
-    norm: str
-    batch: int
-    n: int
-    mean: Floats
-    low: Floats
-    high: Floats
-    theory_rate: float
-    """By the layer; NaN where there is none."""
-
-    @property
-    def label(self) -> str:
-        """What tells it from the others of its activation."""
-        return _PLAIN.get(self.norm, f"BN, batch {self.batch}")
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """One plain row per layer."""
-        of = {"activation": self.activation, "norm": self.norm, "batch": self.batch, "n": self.n}
-        for layer, (mean, low, high) in enumerate(zip(self.mean, self.low, self.high, strict=True)):
-            yield {**of, "layer": layer, "mean": float(mean), "low": float(low), "high": float(high)} | {
-                "theory_rate": self.theory_rate
-            }
-
-
-def _profiles(group: Group) -> list[Profile]:
-    """A profile for each setting, with BN for the smallest, the middle and the largest batch."""
+    With BN for the smallest, the middle and the largest batch.
+    """
     runs = lab_rows(group)
-    batches = sorted({int(batch) for run in runs for batch in run.where(norm="bn")["batch"]})
+    batches = sorted({batch for run in runs for batch in run.where(norm="bn")["batch"].tolist()})
     shown = {batches[0], batches[len(batches) // 2], batches[-1]} if batches else set()
-    found = []
-    settings = {
-        setting: None for run in runs for setting in zip(run["activation"], run["norm"], run["batch"], strict=True)
-    }
-    for activation, norm, batch in settings:
-        if norm == "bn" and batch not in shown:
-            continue
-        of = [run.where(activation=activation, norm=norm, batch=batch) for run in runs]
-        band = mean_band([values for run in of for values in run["log_gradients"]])
-        theory = of[0].columns.get("theory_rate", np.array([np.nan]))[0]
-        found.append(Profile(activation, norm, int(batch), band.n, band.mean, band.low, band.high, float(theory)))
-    return found
+    found = settings(runs, ("activation", "norm", "batch"))
+    return [_profile(runs, of) for of in found if of["norm"] != "bn" or of["batch"] in shown]
 
 
-def _profiles_caption(group: Group, profiles: Sequence[Profile]) -> str:
-    counts = sorted({profile.n for profile in profiles})
+def _profile(runs: Sequence[LabRows], of: dict[str, Any]) -> Series:
+    """With theory, where it says something of the setting."""
+    one = series_of_lists(runs, "log_gradients", of, "layer")
+    rates = runs[0].where(**of).columns.get("theory_rate", np.array([np.nan]))
+    if not np.isfinite(rates[0]):
+        return one
+    return replace(one, theory=np.log(rates[0]) * (one.x[-1] - one.x))
+
+
+def _label(profile: Series) -> str:
+    """What tells a setting from the others of its activation."""
+    return _PLAIN.get(profile.of["norm"], f"BN, batch {profile.of['batch']:g}")
+
+
+def _profiles_caption(group: Group, profiles: Sequence[Series]) -> str:
     what = (
         "Log squared gradient of h_l by layer, 0 at the last; dashed: the factor of mean-field theory for each layer."
     )
-    n = f"Mean and 95 % t-interval over n\N{NO-BREAK SPACE}= {counts[0]} random networks" if counts[0] > 2 else "Mean"
     weights = "Without BN the same weights are scaled so that signals, or gradients, keep their size."
-    return caption(group, what, f"{n}.", weights)
+    return caption(group, what, number_of(profiles), weights, _unstable(group))
 
 
-def _draw_profiles(group: Group, profiles: Sequence[Profile], text: str) -> mpl.Figure:
+def _draw_profiles(group: Group, profiles: Sequence[Series], text: str) -> mpl.Figure:
     """A panel for each activation, with the settings of networks as lines."""
-    activations = list(dict.fromkeys(profile.activation for profile in profiles))
-    labels = list(dict.fromkeys(profile.label for profile in profiles))
-    looks = {}
-    for profile in profiles:
-        plain = profile.norm in _PLAIN
-        color = "0.45" if plain else COLORS[labels.index(profile.label)]
-        looks[profile.label] = {"color": color, "linestyle": _STYLES.get(profile.norm, "-")}
-    handles = [Line2D([], [], **looks[label], label=label) for label in labels]
+    activations = list(dict.fromkeys(profile.of["activation"] for profile in profiles))
+    labels = {_label(profile): profile.of["norm"] for profile in profiles}
+    looks = {
+        label: {"color": "0.45" if norm in _PLAIN else COLORS[place], "linestyle": _STYLES.get(norm, "-")}
+        for place, (label, norm) in enumerate(labels.items())
+    }
+    handles = [Line2D([], [], **look, label=label) for label, look in looks.items()]
     legend = legend_rows([*handles, Line2D([], [], **THEORY, label="theory")])
     columns = min(_COLUMNS, len(activations))
     rows = -(-len(activations) // columns)
     top = 0.3 + LEGEND_LINE * len(legend)
     page = Page(top + 0.42 + 1.6 * rows, text, top=top, bottom=0.42, left=0.5, right=0.12)
     grid = page.axes(rows, columns, wspace=0.3, hspace=0.42)
-    low, high = min(profile.mean.min() for profile in profiles), max(profile.mean.max() for profile in profiles)
-    margin = 0.05 * (high - low) + 0.1
+    ends = np.concatenate([curve for one in profiles for curve in (one.mean, one.theory) if curve is not None])
+    margin = 0.05 * np.ptp(ends) + 0.1
     panels = [axes for row in grid for axes in row]
     for axes, activation in zip(panels, activations, strict=False):
-        for profile in (one for one in profiles if one.activation == activation):
-            layers = np.arange(len(profile.mean))
-            axes.plot(layers, profile.mean, linewidth=0.9, **looks[profile.label])
-            axes.fill_between(
-                layers, profile.low, profile.high, color=looks[profile.label]["color"], alpha=0.2, linewidth=0
-            )
-            axes.plot(layers, np.log(profile.theory_rate) * (layers[-1] - layers), **THEORY)
-        axes.set_ylim(low - margin, high + margin)
+        for profile in (one for one in profiles if one.of["activation"] == activation):
+            draw_series(axes, profile, **looks[_label(profile)])
+        axes.set_ylim(ends.min() - margin, ends.max() + margin)
         above(axes, activation)
         below(axes, "layer")
     for row in grid:

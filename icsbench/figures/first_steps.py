@@ -1,8 +1,7 @@
 """Weights and gradients by layer over the first steps of training: Yang et al. (2019), Fig. 3."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import matplotlib.figure as mpl
 import numpy as np
@@ -11,9 +10,9 @@ from matplotlib.lines import Line2D
 
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.lab import lab_rows
-from icsbench.analysis.statistics import Floats, mean_band
-from icsbench.figures.caption import caption
+from icsbench.figures.caption import CUT_OFF, caption
 from icsbench.figures.contract import Figure
+from icsbench.figures.series import Series, draw_series, number_of, series_of_lists, settings
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, beside
 
 _QUANTITIES = {"log_gradients": "ln ‖∂L/∂h‖²", "log_weights": "ln ‖W‖²"}
@@ -21,80 +20,59 @@ _STEPS = (0, 1, 2, 5, 10)
 _NORMS = {"bn": "BN", "none": "without BN"}
 
 
-@dataclass(frozen=True, eq=False)
-class Profile:
-    """The mean of a log squared norm over n networks by layer, from the second on, at one step: arrays (L - 1,)."""
+def _profiles(group: Group) -> list[Series]:
+    """The mean of a log squared norm by layer, from the second on, of the deepest networks at the steps 0, 1, 2, 5, 10.
 
-    quantity: str
-    depth: int
-    norm: str
-    lr: float
-    step: int
-    n: int
-    mean: Floats
-    low: Floats
-    high: Floats
-
-    @property
-    def layers(self) -> Floats:
-        """The layers."""
-        return np.arange(2, 2 + len(self.mean)).astype(float)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """One plain row per layer."""
-        of = {"depth": self.depth, "norm": self.norm, "lr": self.lr, "step": self.step, "quantity": self.quantity}
-        for layer, *values in zip(self.layers, self.mean, self.low, self.high, strict=True):
-            yield {**of, "layer": int(layer), "n": self.n} | dict(
-                zip(("mean", "low", "high"), map(float, values), strict=True)
-            )
-
-
-def _profiles(group: Group) -> list[Profile]:
-    """The deepest networks at the steps 0, 1, 2, 5 and 10, for each norm and learning rate."""
+    One for each norm and learning rate, depth, step and quantity.
+    """
     runs = lab_rows(group)
     depth = max(run["depth"].max() for run in runs)
     deepest = [run.where(depth=depth) for run in runs]
-    settings = {key: None for run in deepest for key in zip(run["norm"], run["lr"], run["step"], strict=True)}
-    found = []
-    for norm, lr, step in settings:
-        if step not in _STEPS:
-            continue
-        of = [run.where(norm=norm, lr=lr, step=step) for run in deepest]
-        for quantity in _QUANTITIES:
-            band = mean_band([values[1:] for run in of for values in run[quantity]])
-            found.append(Profile(quantity, int(depth), norm, lr, int(step), band.n, band.mean, band.low, band.high))
-    return found
+    # place i of a list is layer i + 1
+    return [
+        replace(one, x=one.x + 1)
+        for of in settings(deepest, ("depth", "norm", "lr", "step"))
+        if of["step"] in _STEPS
+        for one in (series_of_lists(deepest, quantity, of, "layer", first=1) for quantity in _QUANTITIES)
+    ]
 
 
-def _caption(group: Group, profiles: Sequence[Profile]) -> str:
-    counts = sorted({profile.n for profile in profiles})
-    n = f"n\N{NO-BREAK SPACE}= {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
+def _caption(group: Group, profiles: Sequence[Series]) -> str:
     what = (
-        f"ReLU networks of {profiles[0].depth} layers on digits, before training (step 0) and after so many steps: "
-        "squared gradient of the features h and squared norm of the weights W by layer."
+        f"ReLU networks of {profiles[0].of['depth']:g} layers on digits, before training (step 0) and after so many "
+        "steps: squared gradient of the features h and squared norm of the weights W by layer."
     )
-    return caption(group, what, f"Mean and 95 % t-interval over {n} random networks.")
+    fewer = len({one.n for one in profiles}) > 1
+    beyond = any(
+        (one.low < _limits(profiles, one.y_name)[0]).any() or (one.high > _limits(profiles, one.y_name)[1]).any()
+        for one in profiles
+    )
+    lost = "A network that diverged is left out from there on." if fewer else ""
+    return caption(group, what, number_of(profiles), lost, CUT_OFF if beyond else "")
 
 
-def _draw(group: Group, profiles: Sequence[Profile], text: str) -> mpl.Figure:
+def _limits(profiles: Sequence[Series], quantity: str) -> tuple[float, float]:
+    """The ends of the axis of a quantity: those of its means, and a margin."""
+    means = np.concatenate([one.mean for one in profiles if one.y_name == quantity])
+    margin = 0.06 * np.ptp(means) + 0.02
+    return float(means.min() - margin), float(means.max() + margin)
+
+
+def _draw(group: Group, profiles: Sequence[Series], text: str) -> mpl.Figure:
     """A row of panels for each quantity and a column for each norm and learning rate; a colour for each step."""
-    columns = list(dict.fromkeys((profile.norm, profile.lr) for profile in profiles))
-    steps = sorted({profile.step for profile in profiles})
+    columns = list(dict.fromkeys((profile.of["norm"], profile.of["lr"]) for profile in profiles))
+    steps = sorted({profile.of["step"] for profile in profiles})
     colors = {step: colormaps["viridis"](0.9 * place / max(1, len(steps) - 1)) for place, step in enumerate(steps)}
-    legend = [Line2D([], [], color=colors[step], label=f"step {step}") for step in steps]
+    legend = [Line2D([], [], color=colors[step], label=f"step {step:g}") for step in steps]
     top = 0.42 + LEGEND_LINE
     page = Page(top + 0.42 + 2 * 1.5, text, top=top, bottom=0.42, left=0.5, right=0.12)
     grid = page.axes(len(_QUANTITIES), len(columns), wspace=0.12, hspace=0.15)
     for row, quantity in zip(grid, _QUANTITIES, strict=True):
-        shown = [profile for profile in profiles if profile.quantity == quantity]
-        low, high = min(profile.mean.min() for profile in shown), max(profile.mean.max() for profile in shown)
-        margin = 0.06 * (high - low) + 0.02
         for axes, column in zip(row, columns, strict=True):
-            for profile in (one for one in shown if (one.norm, one.lr) == column):
-                color = colors[profile.step]
-                axes.plot(profile.layers, profile.mean, color=color, linewidth=0.9)
-                axes.fill_between(profile.layers, profile.low, profile.high, color=color, alpha=0.2, linewidth=0)
-            axes.set_ylim(low - margin, high + margin)
+            for one in profiles:
+                if (one.y_name, one.of["norm"], one.of["lr"]) == (quantity, *column):
+                    draw_series(axes, one, colors[one.of["step"]])
+            axes.set_ylim(*_limits(profiles, quantity))
             axes.tick_params(labelleft=axes is row[0], labelbottom=row is grid[-1])
         beside(row[0], _QUANTITIES[quantity], 24)
     for axes, (norm, lr) in zip(grid[0], columns, strict=True):

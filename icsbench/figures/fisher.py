@@ -11,16 +11,16 @@ from icsbench.analysis.quantities.lab import lab_rows
 from icsbench.figures.caption import caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import extent, log_axis
-from icsbench.figures.series import THEORY, Series, draw_series, number_of, series
+from icsbench.figures.series import COLORS, THEORY, Series, draw_series, number_of, series
 from icsbench.figures.style import GUIDE, Page, above, below
 
 _LOOKS = {
-    "none": ("no BN", "#D55E00", "o"),
-    "middle": ("BN in the middle layers", "#E69F00", "s"),
-    "last_scale": ("last layer, rescaling only", "#009E73", "v"),
-    "last_mean": ("last layer, mean subtracted only", "#CC79A7", "^"),
-    "last": ("BN in the last layer", "#0072B2", "D"),
-    "all": ("BN in all layers", "#000000", "P"),
+    "none": ("no BN", COLORS[0], "o"),
+    "middle": ("BN in the middle layers", COLORS[4], "s"),
+    "last_scale": ("last layer, rescaling only", COLORS[2], "v"),
+    "last_mean": ("last layer, mean subtracted only", COLORS[3], "^"),
+    "last": ("BN in the last layer", COLORS[1], "D"),
+    "all": ("BN in all layers", COLORS[6], "P"),
 }
 _PANELS = {"largest": "largest eigenvalue", "share": "its share of the trace"}
 

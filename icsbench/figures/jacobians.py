@@ -1,6 +1,8 @@
 """Singular values of layer Jacobians over a batch, in order of size, with and without BN."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import matplotlib.figure as mpl
 import numpy as np
@@ -9,11 +11,10 @@ from matplotlib.lines import Line2D
 
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.lab import LabRows, lab_rows
-from icsbench.analysis.statistics import mean_band
 from icsbench.figures.caption import CUT_OFF, caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import guide
-from icsbench.figures.series import COLORS, THEORY, Series, draw_series, number_of
+from icsbench.figures.series import COLORS, THEORY, Series, draw_series, number_of, series_of_lists, settings
 from icsbench.figures.style import GUIDE, Page, above, below, beside
 
 _FACTORS = ("activation", "weights", "norm", "place", "batch")
@@ -29,20 +30,16 @@ def spectra(group: Group) -> list[Series]:
     """
     runs = [run.where(inputs="fixed_point") for run in lab_rows(group)]
     smallest = min(batch for run in runs for batch in run["batch"])
-    keys = {key: None for run in runs for key in zip(*(run[factor].tolist() for factor in _FACTORS), strict=True)}
-    settings = [dict(zip(_FACTORS, key, strict=True)) for key in keys]
-    kept = [of for of in settings if of["norm"] == "bn" or of["batch"] == smallest]
-    return [_spectrum([run.where(**of) for run in runs], of) for of in kept]
+    kept = [of for of in settings(runs, _FACTORS) if of["norm"] == "bn" or of["batch"] == smallest]
+    return [_spectrum(runs, of) for of in kept]
 
 
-def _spectrum(runs: Sequence[LabRows], of: dict) -> Series:
-    band = mean_band(np.array([values for run in runs for values in run["quantiles"].tolist()]))
-    shares = np.linspace(0, 1, len(band.mean))
-    theory = next(
-        (run.columns["theory_quantiles"].tolist()[0] for run in runs if "theory_quantiles" in run.columns), None
-    )
-    said = None if theory is None else np.array([np.nan, *theory, np.nan])
-    return Series(of, "share", "singular_value", shares, band.mean, band.low, band.high, band.n, said)
+def _spectrum(runs: Sequence[LabRows], of: dict[str, Any]) -> Series:
+    """Against the share of directions, from 0 to 1."""
+    one = series_of_lists(runs, "quantiles", of, "share")
+    told = [run.where(**of).columns["theory_quantiles"][0] for run in runs if "theory_quantiles" in run.columns]
+    theory = np.array([np.nan, *told[0], np.nan]) if told and told[0] is not None else None
+    return replace(one, y_name="singular_value", x=one.x / one.x[-1], theory=theory)
 
 
 def _caption(group: Group, drawn: Sequence[Series]) -> str:
@@ -52,7 +49,13 @@ def _caption(group: Group, drawn: Sequence[Series]) -> str:
         "smaller one. Grey: from 0.9 to 1.1. Triangles: the share 2/B that BN kills; ReLU alone kills half. Dashed: "
         "theory of wide networks, where there is a closed form."
     )
-    return caption(group, what, number_of(drawn), CUT_OFF)
+    beyond = any((one.high > _top(drawn)).any() for one in drawn)
+    return caption(group, what, number_of(drawn), CUT_OFF if beyond else "")
+
+
+def _top(drawn: Sequence[Series]) -> float:
+    """Where the axis of singular values ends."""
+    return 1.05 * max(float(one.mean[-1]) for one in drawn)
 
 
 def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
@@ -63,11 +66,10 @@ def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
     colors: dict[int, str] = dict(zip(batches, COLORS[1:], strict=False))
     page = Page(0.95 + 1.65 * len(rows), text, top=0.58, bottom=0.42, left=0.62, right=0.3)
     grid = page.axes(len(rows), len(columns), wspace=0.12, hspace=0.14)
-    top = 1.05 * max(float(one.mean[-1]) for one in drawn)
     for line, activation in zip(grid, rows, strict=True):
         for axes, weights in zip(line, columns, strict=True):
             shown = [o for o in drawn if (o.of["activation"], o.of["weights"]) == (activation, weights)]
-            _panel(axes, shown, colors, top)
+            _panel(axes, shown, colors, _top(drawn))
             axes.tick_params(labelbottom=line is grid[-1], labelleft=axes is line[0])
             if line is grid[0]:
                 above(axes, f"{'Gaussian' if weights == 'gaussian' else weights} weights")

@@ -10,13 +10,13 @@ from icsbench.analysis.quantities.lab import lab_rows
 from icsbench.figures.caption import caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import extent, guide, log_axis
-from icsbench.figures.series import THEORY, Series, draw_series, number_of, series
+from icsbench.figures.series import COLORS, THEORY, Series, draw_series, number_of, series
 from icsbench.figures.style import Page, above, below
 
 _LOOKS = {
-    "none": ("no BN", "#D55E00", "o"),
-    "weight_norm": ("weight normalization", "#009E73", "s"),
-    "bn": ("BN (without centring)", "#0072B2", "D"),
+    "none": ("no BN", COLORS[0], "o"),
+    "weight_norm": ("weight normalization", COLORS[2], "s"),
+    "bn": ("BN (without centring)", COLORS[1], "D"),
 }
 _PANELS = {
     "min_over_max": "smallest margin / largest",

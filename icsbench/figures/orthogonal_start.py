@@ -69,8 +69,8 @@ def _draw(group: Group, found: Sequence[Series], text: str) -> mpl.Figure:
         drawn = [one for one in found if one.y_name == key]
         for one in drawn:
             number = list(_LABELS).index(one.of["start"])
-            scaled = one if key != "accuracy" else _per_cent(one)
-            draw_series(axes, scaled, COLORS[number], marker=MARKERS[number])
+            scale = 100 if key == "accuracy" else 1
+            draw_series(axes, one, COLORS[number], marker=MARKERS[number], scale=scale)
         if key == "loss":
             log_axis(axes, *extent(*(one.mean for one in drawn)))
         above(axes, title)
@@ -82,10 +82,6 @@ def _draw(group: Group, found: Sequence[Series], text: str) -> mpl.Figure:
     looks = enumerate(_LABELS.values())
     page.legend([Line2D([], [], color=COLORS[n], marker=MARKERS[n], markersize=3, label=label) for n, label in looks])
     return page.figure
-
-
-def _per_cent(one: Series) -> Series:
-    return Series(one.of, one.x_name, one.y_name, one.x, 100 * one.mean, 100 * one.low, 100 * one.high, one.n)
 
 
 FIGURE = Figure(

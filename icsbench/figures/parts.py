@@ -11,14 +11,14 @@ from icsbench.analysis.quantities.lab import LabRows, lab_rows
 from icsbench.figures.caption import caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import extent, guide, log_axis
-from icsbench.figures.series import THEORY, Series, draw_series, number_of, series
+from icsbench.figures.series import COLORS, THEORY, Series, draw_series, number_of, series
 from icsbench.figures.style import Page, above, below, beside
 
 _LOOKS = {  # label, colour
-    "none": ("neither", "#D55E00"),
-    "recentre": ("recentring only", "#CC79A7"),
-    "rescale": ("rescaling only", "#009E73"),
-    "both": ("both (BN)", "#0072B2"),
+    "none": ("neither", COLORS[0]),
+    "recentre": ("recentring only", COLORS[3]),
+    "rescale": ("rescaling only", COLORS[2]),
+    "both": ("both (BN)", COLORS[1]),
 }
 _PANELS = ("cosine", "rest_cosine", "odd_cosine", "norm_ratio")
 _TITLES = ("cosine, all pairs", "without the odd point", "odd point with the others", "largest norm / median")

@@ -11,12 +11,12 @@ from matplotlib.lines import Line2D
 
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.lab import LabRows, lab_rows
-from icsbench.analysis.statistics import Floats, slope
+from icsbench.analysis.statistics import slope
 from icsbench.figures.caption import caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import extent, guide, log_axis
 from icsbench.figures.series import COLORS, THEORY, Series, draw_series, number_of, series
-from icsbench.figures.style import LEGEND_LINE, Page, above, below
+from icsbench.figures.style import GUIDE, LEGEND_LINE, Page, above, below
 
 _NONE, _RESCALE, _BN, _SKIP, _POSITIVE, _CONTROL = COLORS[:6]
 _STYLES: dict[tuple[str, ...], dict[str, Any]] = {
@@ -33,6 +33,8 @@ _STYLES: dict[tuple[str, ...], dict[str, Any]] = {
     ("skip", "rescale", "gaussian"): {"color": _SKIP, "label": "skip layers, BN not centred"},
 }
 """By activation (``skip`` for linear skip layers), norm and weights. Dots: ReLU; dash-dotted: orthogonal weights."""
+_THEOREM = ("linear", "rescale", "gaussian")
+"""The linear networks with BN as Daneshmand et al. (2021) have them."""
 _FACTORS = ("layers", "activation", "norm", "weights", "start")
 _MEASURES = {"rank": "soft_rank", "orthogonality": "orthogonality_gap", "isometry": "isometry_gap"}
 
@@ -88,7 +90,7 @@ def _caption(group: Group, found: Sequence[Series]) -> str:
     slopes = []
     for part, what in (("rank", "soft rank"), ("orthogonality", "orthogonality gap")):
         for one in _of(found, part, "width"):
-            if one.of["activation"] == "linear" and _key(one) == ("linear", "rescale", "gaussian"):
+            if _key(one) == _THEOREM:
                 exponent = slope(np.log(one.x).tolist(), np.log(one.mean).tolist())
                 slopes.append(f"{what} {exponent:.2f}")
     return caption(
@@ -99,8 +101,8 @@ def _caption(group: Group, found: Sequence[Series]) -> str:
         f"layer's weights against the depth of the network, batch = width = {run.setting('lab.gradient_width')}.",
         "Full lines: linear layers; dots: ReLU; dashes and dots: linear with orthogonal weights.",
         f"Exponents on the width, linear, BN not centred: {', '.join(slopes)}.",
-        "Dashed: √d; 1.15/√d (a fit to other networks, no theory); the decay of Meterez et al. from the first value, "
-        "with their fitted constant.",
+        "Dashed: √d; the decay of Meterez et al. from the first value, with their fitted constant. Dotted grey: the "
+        "slope of 1/√d.",
         _bound(group),
         _lost(group),
         number_of(found),
@@ -129,7 +131,7 @@ def _draw(group: Group, found: Sequence[Series], text: str) -> mpl.Figure:
     for column, (part, title) in enumerate((("rank", "soft rank"), ("orthogonality", "orthogonality gap"))):
         _panel(axes[0][column], _of(found, part, "step"), title, "layer")
         _panel(axes[1][column], _of(found, part, "width"), title, "width d")
-    _inverse_root(axes[1][1], np.unique(np.concatenate([one.x for one in _of(found, "orthogonality", "width")])))
+    _inverse_root(axes[1][1], _of(found, "orthogonality", "width"))
     _panel(axes[0][2], _of(found, "isometry", "step"), "isometry gap", "layer")
     _gradient(axes[1][2], _of(found, "gradient", "step"))
     drawn = {label: look for look in _STYLES.values() if (label := look.get("label"))}
@@ -137,7 +139,7 @@ def _draw(group: Group, found: Sequence[Series], text: str) -> mpl.Figure:
     kinds = [
         Line2D([], [], color="0.4", linestyle=":", label="ReLU"),
         Line2D([], [], color="0.4", linestyle="-.", label="orthogonal weights"),
-        Line2D([], [], **THEORY, label="theory or fit, see below"),
+        Line2D([], [], **THEORY, label="theory, see below"),
     ]
     page.legend(handles, kinds)
     return page.figure
@@ -155,9 +157,12 @@ def _panel(axes: Axes, drawn: Sequence[Series], title: str, x: str) -> None:
     below(axes, x)
 
 
-def _inverse_root(axes: Axes, widths: Floats) -> None:
-    """1.15 / sqrt(d): what was measured by others."""
-    axes.plot(widths, 1.15 / np.sqrt(widths), **THEORY)
+def _inverse_root(axes: Axes, drawn: Sequence[Series]) -> None:
+    """The slope of the theorem, whose constant it leaves open: a little below the linear networks that it is about."""
+    for one in drawn:
+        if _key(one) == _THEOREM:
+            bound = 0.9 * one.mean[0] * np.sqrt(one.x[0] / one.x)
+            axes.plot(one.x, bound, color=GUIDE, linewidth=0.8, linestyle=":")
 
 
 def _gradient(axes: Axes, drawn: Sequence[Series]) -> None:

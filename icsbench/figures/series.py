@@ -78,17 +78,35 @@ def series(
     return found
 
 
+def settings(rows: Sequence[LabRows], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The combinations of values of some columns that there are, in the order in which they come.
+
+    :raises NotMeasured: a run lacks a column.
+    """
+    keys = {key: None for run in rows for key in zip(*(run[name].tolist() for name in names), strict=True)}
+    return [dict(zip(names, key, strict=True)) for key in keys]
+
+
+def series_of_lists(rows: Sequence[LabRows], y: str, of: dict[str, Any], x_name: str, *, first: int = 0) -> Series:
+    """The series of a column of lists, one of a network at all places x = 0, 1, ...: from ``first`` on.
+
+    ``of``: the rows that are meant. Their mean is taken place by place.
+
+    :raises NotMeasured: a run lacks a column.
+    """
+    band = mean_band([values[first:] for run in rows for values in run.where(**of)[y]])
+    return Series(of, x_name, y, first + np.arange(len(band.mean)), *band)
+
+
 def draw_series(
-    axes: Axes, one: Series, color: str, *, marker: str = "", linestyle: Any = "-", label: str = ""
+    axes: Axes, one: Series, color: Any, *, marker: str = "", linestyle: Any = "-", scale: float = 1
 ) -> None:
-    """The mean with its interval as a band, and theory over it."""
-    axes.plot(
-        one.x, one.mean, color=color, marker=marker, markersize=3, linestyle=linestyle, linewidth=0.9, label=label
-    )
+    """The mean with its interval as a band, and theory over it; ``scale`` times each."""
+    axes.plot(one.x, scale * one.mean, color=color, marker=marker, markersize=3, linestyle=linestyle, linewidth=0.9)
     if one.n >= FEWEST_FOR_AN_INTERVAL:
-        axes.fill_between(one.x, one.low, one.high, color=color, alpha=0.2, linewidth=0)
+        axes.fill_between(one.x, scale * one.low, scale * one.high, color=color, alpha=0.2, linewidth=0)
     if one.theory is not None:
-        axes.plot(one.x, one.theory, **THEORY)
+        axes.plot(one.x, scale * one.theory, **THEORY)
 
 
 def number_of(drawn: Sequence[Series], what: str = "random networks") -> str:

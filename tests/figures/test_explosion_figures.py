@@ -63,7 +63,7 @@ def test_rates_against_the_batch_with_theory(group):
         (activation, batch) for activation in BN for batch in (4, 32, 128)
     ]
     assert rows[0]["theory"] == 3.08 and rows[0]["mean"] == pytest.approx(3.08 * 1.0015, rel=1e-5) and rows[0]["n"] == 6
-    assert "over n = 6 random networks" in said and "unstable: silu at 128." in said
+    assert "over n = 6 random networks" in said and "unstable: silu at batch 128." in said
     assert len(page.axes) == 1
 
 
@@ -72,6 +72,7 @@ def test_gradients_against_depth_with_theory(group):
     assert len(rows) == 2 * 4 * 11 and len(page.axes) == 2
     first = rows[0]
     assert (first["layer"], first["norm"], first["n"]) == (0, "bn", 6)
+    assert first["theory"] == pytest.approx(10 * np.log(3.08)) and first["theory"] < page.axes[0].get_ylim()[1]
     assert first["mean"] == pytest.approx(10 * np.log(3.08 * 1.0015), abs=1e-3)
     assert "n = 6 random networks" in said
 
