@@ -62,7 +62,9 @@ def _variance_caption(group: Group, drawn: Sequence[Series]) -> str:
 
 
 def _growth_said(drawn: Sequence[Series]) -> str:
-    """By what both variances grow per block, as fitted to the means from the tenth block on."""
+    """By what both variances grow per block, as fitted to the means from the tenth block on; nothing of fewer."""
+    if max(one.x[-1] for one in drawn) <= SETTLED:
+        return ""
     rates: dict[str, list[float]] = {"residual": [], "residual_bn": []}
     for one in drawn:
         if (kind := one.of["kind"]) in rates:
