@@ -14,18 +14,8 @@ _FACTORS = ("norm", "optim.lr")
 """What every study may vary: the norm with its options, and the learning rate."""
 
 _NO_NUMBERS = (
-    *(
-        "experiment",
-        "study",
-        "results",
-        "seed",
-        "device",
-        "threads",
-        "checkpoint_every",
-        "data.root",
-        "lab.root",
-        "wandb",
-    ),
+    *("experiment", "study", "results", "seed", "device", "threads", "checkpoint_every", "wandb"),
+    *("data.root", "lab.root"),
 )
 """Settings, the seed apart, that say where a run is made, and bear on none of its numbers."""
 

@@ -15,15 +15,15 @@ from matplotlib.ticker import MaxNLocator
 from icsbench.analysis.groups import Group, regime_order
 from icsbench.analysis.quantities.large_steps import LAB, divergence_step, relative_losses, sign_shares
 from icsbench.analysis.statistics import Band, Floats, geometric_band, mean_band
-from icsbench.figures.caption import caption, seeds
+from icsbench.figures.caption import CUT_OFF, caption, geometric, seeds
 from icsbench.figures.contract import Figure
-from icsbench.figures.panels import draw_curve, extent, guide, log_axis
+from icsbench.figures.panels import cut_off, draw_curve, extent, guide, log_axis
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, beside, regime_legend
 from icsbench.record.reader import Regime, Run
+from icsbench.record.schema import STEP_DIVERGES
 
 _LOSS = "relative loss"
 _SHARE = "share of the commoner sign"
-_DIVERGES = 1000.0
 _LOSSES = (1e-3, 1e6)
 _ROW = 1.75  # inches from one network to the next
 
@@ -160,31 +160,37 @@ def _caption(group: Group, numbers: Sequence[Profile | Mark]) -> str:
         group,
         "Left: loss at w − αg over that at w, w the initial weights and g the gradient there, on the same batch; "
         f"geometric mean over the {first_batches(group)}. Marks: the smallest α, median of the batches, at "
-        "which the loss of a seed is above 1,000 times what it was, or not finite.",
+        f"which the loss of a seed is above {STEP_DIVERGES:,.0f} times what it was, or not finite.",
         f"No α of the grid does so for {'; '.join(beyond)} (seeds)." if beyond else "",
-        "A curve ends where a loss is not finite, or at the end of the axis.",
+        "A curve ends where the loss of a seed is not finite, or at the end of the axis.",
         "Right: of the gradient by each logit, summed over the samples in absolute value, the share that has the "
         "commoner sign; ½ where it cancels, 1 where it pulls every sample the same way.",
         seeds_of(losses),
+        geometric(losses),
+        CUT_OFF if cut_off(losses, _limits(losses)) else "",
     )
+
+
+def _limits(losses: Sequence[Profile]) -> tuple[float, float]:
+    """The axis of the relative loss, which may span many more decades than can be shown."""
+    return extent(*(np.clip(profile.mean, *_LOSSES) for profile in losses), np.array([STEP_DIVERGES]))
 
 
 def _draw(group: Group, numbers: Sequence[Profile | Mark], text: str) -> mpl.Figure:
     losses, shares, marks = _parts(numbers)
     page, grid = grid_of(losses, text, 0.38)
-    inside = [np.clip(profile.mean, *_LOSSES) for profile in losses]
-    y, x = extent(*inside, np.array([_DIVERGES])), extent(*(profile.x for profile in losses))
+    y, x = _limits(losses), extent(*(profile.x for profile in losses))
     for network, (left, right) in zip(networks_of(losses), grid, strict=True):
         log_axis(left, *y)
         log_axis(left, *x, "x")
-        guide(left, _DIVERGES, "1,000")
+        guide(left, STEP_DIVERGES, f"{STEP_DIVERGES:,.0f}")
         guide(left, 1)
         for profile in (one for one in losses if one.network == network):
             draw_curve(left, profile)
         for mark in (one for one in marks if one.network == network):
             steps = [step for _, step in mark.steps if np.isfinite(step)]
             style = {"marker": mark.regime.marker, "color": mark.regime.color, "linestyle": "none", "markersize": 3}
-            left.plot(steps, [_DIVERGES] * len(steps), **style)
+            left.plot(steps, [STEP_DIVERGES] * len(steps), **style)
         _classes(right, [one for one in shares if one.network == network])
         above(left, f"{network}: first step")
         above(right, "gradients at the output")

@@ -108,6 +108,20 @@ class Block(nn.Module):
         return self.activation(self.norm(self.transform(x)))
 
 
+def dense_layer(features: int, units: int, activation: nn.Module) -> Block:
+    """A fully connected layer with a place for a norm: ``(N, features)`` to ``(N, units)``."""
+    return Block(nn.Linear(features, units), NormPlace(units, 1), activation)
+
+
+def output_layer(features: int, num_classes: int | None) -> Block:
+    """The output layer of a classifier: ``(N, features)`` to ``(N, num_classes)``.
+
+    :param num_classes: that of :class:`icsbench.models.contract.Build`; not None, which ``Model.fits`` refuses.
+    """
+    assert num_classes is not None
+    return Block(nn.Linear(features, num_classes), NormPlace(num_classes, 1, output=True), nn.Identity())
+
+
 class Residual(nn.Module):
     """A residual block, ``activation(shortcut(x) + branch(x))``; the branch is a chain of layers.
 

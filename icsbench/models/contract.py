@@ -12,7 +12,7 @@ from icsbench.options import Options
 
 
 class Build(Protocol):
-    """Builds the network of a model, on the CPU and in float32."""
+    """Builds the network of a model, on the CPU and in float32; a class of networks with such a constructor is one."""
 
     def __call__(
         self, options: Any, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int

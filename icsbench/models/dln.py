@@ -20,7 +20,9 @@ class DeepLinear(Network, nn.Sequential):
     values are float32 ones.
     """
 
-    def __init__(self, options: StackOptions, norm: NormLayer, seed: int) -> None:
+    def __init__(
+        self, options: StackOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
+    ) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         size = options.units
         for index in range(1, options.depth + 1):
@@ -30,15 +32,9 @@ class DeepLinear(Network, nn.Sequential):
         self.finish(norm, options, seed)
 
 
-def _build(
-    options: StackOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
-) -> Network:
-    return DeepLinear(options, norm, seed)
-
-
 MODEL = Model(
     "dln",
-    _build,
+    DeepLinear,
     lambda options: f"deep linear network, {options.depth} layers of {options.units} x {options.units}",
     takes="data=gaussian alone",
     fits=lambda shape, classes: not classes and len(shape) == 1,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from icsbench.models.block import Block, Network, NormPlace, Residual, StackOptions
+from icsbench.models.block import Network, Residual, StackOptions, dense_layer, output_layer
 from icsbench.models.contract import Model
 from icsbench.norms import NormLayer
 
@@ -21,37 +21,36 @@ class ResidualMLPOptions(StackOptions):
 class ResidualMLP(Network, nn.Sequential):
     """``depth`` blocks ``relu(x + norm(W2 relu(norm(W1 x))))`` between a first layer and a linear output.
 
-    Input ``(N, ...)`` with ``in_features`` values a sample, which are flattened; output ``(N, num_classes)``. The
-    layers are ``stem``, ``block1.fc1`` to ``block<depth>.fc2``, and ``fc``.
+    Input ``(N, *shape)``, which is flattened; output ``(N, num_classes)``. The layers are ``stem``, ``block1.fc1`` to
+    ``block<depth>.fc2``, and ``fc``.
     """
 
     def __init__(
-        self, options: ResidualMLPOptions, norm: NormLayer, in_features: int, num_classes: int, seed: int
+        self,
+        options: ResidualMLPOptions,
+        norm: NormLayer,
+        *,
+        shape: tuple[int, ...],
+        num_classes: int | None,
+        seed: int,
     ) -> None:
         units = options.units
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-        layers["stem"] = _layer(in_features, units, nn.ReLU(inplace=True))
+        layers["stem"] = dense_layer(math.prod(shape), units, nn.ReLU(inplace=True))
         for number in range(1, options.depth + 1):
-            branch = {"fc1": _layer(units, units, nn.ReLU(inplace=True)), "fc2": _layer(units, units, nn.Identity())}
+            branch = {
+                "fc1": dense_layer(units, units, nn.ReLU(inplace=True)),
+                "fc2": dense_layer(units, units, nn.Identity()),
+            }
             layers[f"block{number}"] = Residual(branch, nn.Identity(), nn.ReLU(inplace=True))
-        layers["fc"] = Block(nn.Linear(units, num_classes), NormPlace(num_classes, 1, output=True), nn.Identity())
+        layers["fc"] = output_layer(units, num_classes)
         super().__init__(layers)
         self.finish(norm, options, seed)
 
 
-def _layer(features: int, units: int, activation: nn.Module) -> Block:
-    return Block(nn.Linear(features, units), NormPlace(units, 1), activation)
-
-
-def _build(
-    options: ResidualMLPOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
-) -> Network:
-    return ResidualMLP(options, norm, math.prod(shape), num_classes or 0, seed)
-
-
 MODEL = Model(
     "residual_mlp",
-    _build,
+    ResidualMLP,
     lambda options: f"residual MLP, {options.depth} blocks of 2 x {options.units} ReLU units",
     takes="inputs with classes",
     fits=lambda shape, classes: classes,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from icsbench.models.block import Block, Network, NormPlace, Residual, WidthOptions
+from icsbench.models.block import Block, Network, NormPlace, Residual, WidthOptions, output_layer
 from icsbench.models.contract import Model
 from icsbench.norms import NormLayer
 
@@ -46,15 +46,17 @@ class ResNet(Network):
     stride 2. The layers are ``stem``, ``stage1.block1.conv1`` to ``stage3.block<n>.conv2``, and ``fc``.
     """
 
-    def __init__(self, options: ResNetOptions, norm: NormLayer, num_classes: int, seed: int) -> None:
+    def __init__(
+        self, options: ResNetOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
+    ) -> None:
         super().__init__()
         n, bias = _BLOCKS[options.name], options.bias
         first, second, third = map(options.channels, (16, 32, 64))
-        self.stem = _layer(3, first, 1, bias, nn.ReLU(inplace=True))
+        self.stem = _layer(shape[0], first, 1, bias, nn.ReLU(inplace=True))
         self.stage1 = _stage(n, first, first, 1, bias)
         self.stage2 = _stage(n, first, second, 2, bias)
         self.stage3 = _stage(n, second, third, 2, bias)
-        self.fc = Block(nn.Linear(third, num_classes), NormPlace(num_classes, 1, output=True), nn.Identity())
+        self.fc = output_layer(third, num_classes)
         self.finish(norm, options, seed)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,16 +85,10 @@ def _basic_block(channels: int, out: int, stride: int, bias: bool) -> Residual:
     return Residual(branch, nn.Identity() if same else Subsampling(out, stride), nn.ReLU(inplace=True))
 
 
-def _build(
-    options: ResNetOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
-) -> Network:
-    return ResNet(options, norm, num_classes or 0, seed)
-
-
 def _resnet(name: str) -> Model:
     return Model(
         name,
-        _build,
+        ResNet,
         lambda options: f"ResNet-{name.removeprefix('resnet')} at {options.width_label}",
         takes="32x32 colour images",
         fits=lambda shape, classes: classes and shape == (3, 32, 32),

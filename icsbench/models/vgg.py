@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from icsbench.models.block import Block, Network, NormPlace, WidthOptions
+from icsbench.models.block import Block, Network, NormPlace, WidthOptions, output_layer
 from icsbench.models.contract import Model
 from icsbench.norms import NormLayer
 from icsbench.options import one_of
@@ -42,10 +42,12 @@ class VGG(Network):
     alone.
     """
 
-    def __init__(self, options: VGGOptions, norm: NormLayer, num_classes: int, seed: int) -> None:
+    def __init__(
+        self, options: VGGOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
+    ) -> None:
         super().__init__()
         features: OrderedDict[str, nn.Module] = OrderedDict()
-        channels, depth = 3, 0
+        channels, depth = shape[0], 0
         for stage, (repeats, base) in enumerate(zip(_STAGES[options.name], _CHANNELS, strict=True), start=1):
             for _ in range(repeats):
                 depth += 1
@@ -63,20 +65,13 @@ class VGG(Network):
             behind = NormPlace(size, 1) if options.head_norm else nn.Identity()
             classifier[f"fc{index}"] = Block(nn.Linear(channels, size), behind, nn.ReLU(inplace=True))
             channels = size
-        output = NormPlace(num_classes, 1, output=True)
-        classifier[f"fc{len(hidden) + 1}"] = Block(nn.Linear(channels, num_classes), output, nn.Identity())
+        classifier[f"fc{len(hidden) + 1}"] = output_layer(channels, num_classes)
         self.head = nn.Sequential(classifier)
         self.finish(norm, options, seed)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``(N, 3, 32, 32)`` to logits ``(N, num_classes)``."""
         return self.head(self.features(x).flatten(1))
-
-
-def _build(
-    options: VGGOptions, norm: NormLayer, *, shape: tuple[int, ...], num_classes: int | None, seed: int
-) -> Network:
-    return VGG(options, norm, num_classes or 0, seed)
 
 
 def _label(options: VGGOptions) -> str:
@@ -86,7 +81,7 @@ def _label(options: VGGOptions) -> str:
 def _vgg(name: str) -> Model:
     return Model(
         name,
-        _build,
+        VGG,
         _label,
         takes="32x32 colour images",
         fits=lambda shape, classes: classes and shape == (3, 32, 32),

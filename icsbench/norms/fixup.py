@@ -88,5 +88,9 @@ FIXUP = Norm(
     at_output=True,
     residual=True,
 )
-"""The authors' network for CIFAR: 4 biases and 1 multiplier a basic block, one bias behind the stem, one ahead of the
-output layer. In theirs the shortcut of a striding block is shifted with the branch; here it is not."""
+"""The authors' network for CIFAR has the same parameters: 4 biases and 1 multiplier a basic block, one bias behind the
+stem, one ahead of the output layer; with ``model.bias=true`` the biases of the convolutions come on top.
+
+One thing differs. In the 2 blocks with a stride the authors' shortcut starts from ``x + b`` too, where b is the bias
+ahead of the branch's first convolution; here it starts from ``x``, as in every other block. A norm is applied to
+layers, and a shortcut is none. The two are the same while b is 0, as it is at the start."""

@@ -94,3 +94,7 @@ def least_squares(layer: str, quantity: str) -> str:
 
 LEFT_CHANCE = 2.0
 """A network is at chance while its training accuracy is below this many times 1 / number of classes."""
+
+STEP_DIVERGES = 1000.0
+"""A step along the gradient diverges where the loss behind it is above this many times that ahead (Bjorck et al. 2018),
+or not finite."""

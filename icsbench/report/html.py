@@ -17,14 +17,14 @@ from icsbench import __version__
 from icsbench.analysis.files import write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, regime_order
 from icsbench.analysis.quantities.protocols import protocols
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Verdict, used_of
+from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, MOST_FOR_SIGN_FLIPS, Verdict, used_of
 from icsbench.figures import plan
 from icsbench.record.legacy import LOOKS
 from icsbench.record.reader import Run
 from icsbench.record.schema import TRAIN_LOSS
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
-from icsbench.report.words import MOST_LISTED, SYMBOLS, effect, region, summary_line
+from icsbench.report.words import MOST_LISTED, SYMBOLS, counted, effect, region, summary_line
 
 _HERE = Path(__file__).parent
 _MOST_RATES = 2
@@ -95,9 +95,10 @@ def _templates() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"LEVEL": LEVEL, "FEWEST_SEEDS": FEWEST_SEEDS, "SYMBOLS": SYMBOLS, "WIDTH": WIDTH}
-    environment.globals |= {"MOST_LISTED": MOST_LISTED}
+    environment.globals |= {"LEVEL": LEVEL, "FEWEST_SEEDS": FEWEST_SEEDS, "MOST_FOR_SIGN_FLIPS": MOST_FOR_SIGN_FLIPS}
+    environment.globals |= {"SYMBOLS": SYMBOLS, "WIDTH": WIDTH, "MOST_LISTED": MOST_LISTED}
     environment.filters |= {
+        "counted": counted,
         "effect": effect,
         "region": region,
         "dot_plot": dot_plot,

@@ -19,7 +19,7 @@ def claims_as_markdown(verdicts: Sequence[Verdict]) -> str:
             words.outcome(v) + ("; sign flips disagree" if v.disagree else ""),
             v.speaks_for,
             "; ".join(words.effects(v)),
-            ("" if not v.n else str(v.n) if v.of == "seeds" else f"{v.n} {v.of}"),
+            words.counted(v),
             "" if math.isnan(v.p_holm) else f"{v.p_holm:.2g}",
         ]
         for v in verdicts

@@ -35,6 +35,13 @@ def effects(verdict: Verdict) -> list[str]:
     return [of_part or "–" for of_part in found] if any(found) else []
 
 
+def counted(verdict: Verdict) -> str:
+    """How many values a verdict rests on: ``6`` seeds, or ``200 networks``; empty without."""
+    if not verdict.n:
+        return ""
+    return str(verdict.n) if verdict.of == "seeds" else f"{verdict.n} {verdict.of}"
+
+
 def region(part: Part) -> str:
     """The region of a part: ``below ×0.8``, ``between -2 and 2 points``."""
     sign = "×" if part.kind == "ratio" else ""

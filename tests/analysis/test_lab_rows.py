@@ -15,6 +15,7 @@ from icsbench.analysis.quantities.lab import lab_rows
 from icsbench.analysis.verdicts import Finding, decide
 from icsbench.figures.series import number_of, series
 from icsbench.record.reader import load_runs
+from icsbench.report.html import write_report
 from icsbench.report.markdown import claims_as_markdown
 from icsbench.report.words import explain
 
@@ -62,7 +63,7 @@ def test_a_number_per_network_through_all_seeds(group):
     assert [*nothing.values] == [0, 2, 3, 4, 6, 7] and nothing.left_out == {1: "no finite value", 5: "no finite value"}
 
 
-def test_a_verdict_on_networks_says_networks(group):
+def test_a_verdict_on_networks_says_networks(group, tmp_path):
     part = Part("slope", per_network(slope), "slope", ("walks",), of="networks", low=0.6, high=0.8)
     claim = Claim("900", "It doubles.", "Nobody", "nowhere", parts=(part,))
     values = {number: math.log(2) + 0.01 * (number % 5) for number in range(40)}
@@ -72,6 +73,8 @@ def test_a_verdict_on_networks_says_networks(group):
     assert "| 40 networks |" in claims_as_markdown([verdict])
     assert "per network: 40 values, which are in claims.json" in explain(verdict)
     assert "mean over 40 networks" in explain(verdict)
+    page = write_report([], [verdict], tmp_path / "report.html").read_text()
+    assert ">40 networks</td>" in page and "Mean over 40 networks" in page and ">network</th>" not in page
     few = decide([(claim, [Finding(part, group, dict([*values.items()][:3]), {})])])[0]
     assert few.reason.startswith("3 networks with a value")
     named = decide([(claim, [replace(Finding(part, group, values, {}), left_out={7: "no finite value"})])])[0]

@@ -31,6 +31,7 @@ def test_relative_losses_marks_and_shares(tmp_path):
     shares = [row for row in rows if row["quantity"] == "share of the commoner sign"]
     assert {round(row["mean"], 4) for row in shares if row["regime"] == "none"} == {0.9725}
     assert "No α of the grid does so for 6 of 6 with Standard + BatchNorm, Planted network (seeds)." in said
+    assert "On logarithmic axes the mean is geometric" in said
     assert "the first 2 batches of 64" in said and "n = 6 seeds" in said and "Planted images" in said
 
 

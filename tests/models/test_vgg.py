@@ -121,5 +121,5 @@ def test_any_norm_can_be_plugged_in():
     def layer(transform, place):
         return transform, nn.GroupNorm(1, place.features)
 
-    model = VGG(VGGOptions("vgg11", width=0.125), layer, 7, seed=0)
+    model = VGG(VGGOptions("vgg11", width=0.125), layer, shape=(3, 32, 32), num_classes=7, seed=0)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)

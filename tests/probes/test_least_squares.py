@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from networks import network, small_vgg
+from test_every_probe import Settings, Task
+from test_update import problem, same, train
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from icsbench.config import probes_options
 from icsbench.errors import IcsbenchError
 from icsbench.norms import noise_modules
 from icsbench.probes import (
@@ -216,60 +217,20 @@ def test_frozen_weights_and_a_gradient_that_does_not_arrive():
 # --- along training --------------------------------------------------------------------------------------------------
 
 
-def problem(regime):
-    model = small_vgg(regime, name="vgg11")
-    stream = torch.Generator().manual_seed(5)
-    for module in noise_modules(model):
-        module.generator = stream
-    batches = [(drawn(12, 3, 32, 32, seed=n, dtype=torch.float32), (torch.arange(12) + n) % 10) for n in range(3)]
-    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), batches
-
-
-def train(model, optimizer, batches, probe=None):
-    rows, losses = [], []
-    for number, (inputs, targets) in enumerate(batches):
-        update = Update(number, inputs, targets, 0.1)
-        if probe is not None:
-            probe.before(update)
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-        if probe is not None:
-            rows.append(probe.after(update))
-    return rows, losses
-
-
-class Task:
-    loss = staticmethod(F.cross_entropy)
-
-    def probe_inputs(self, size):
-        return torch.zeros(size, 3, 32, 32)
-
-
-class Settings:
-    seed = 0
-
-    def __init__(self, **probes):
-        self.probes = probes_options(shift=False, **probes)
-
-
 def started(model, **probes):
-    return [watcher for _, watcher in start_probes(Settings(**probes), model, Task())]
+    return [watcher for _, watcher in start_probes(Settings(shift=False, **probes), model, Task())]
 
 
 @pytest.mark.parametrize("regime", ["bn", "noisy_bn"])
 def test_training_is_bit_identical_and_each_layer_has_its_row(regime):
-    model, optimizer, batches = problem(regime)
-    _, losses = train(model, optimizer, batches)
-    twin, optimizer, batches = problem(regime)
+    model, optimizer, batches, _ = problem(regime, momentum=0.9)
+    _, gradients, losses = train(model, optimizer, batches)
+    twin, optimizer, batches, _ = problem(regime, momentum=0.9)
     [probe] = started(twin, least_squares=True, update_every=2)
     assert isinstance(probe, LeastSquaresProbe) and [probe.due(step) for step in range(4)] == [True, False, True, False]
-    readings, watched = train(twin, optimizer, batches, probe)
-    assert watched == losses
-    state = twin.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    readings, watched_gradients, watched = train(twin, optimizer, batches, probe)
+    assert watched == losses and same(gradients, watched_gradients)
+    assert same([model.state_dict()], [twin.state_dict()])
     layers = [path for path, block in model.layers() if isinstance(block.norm, nn.BatchNorm2d)]
     assert readings[0].layers == [{"layer": path, "depth": depth} for depth, path in enumerate(layers, 1)]
     assert readings[1].layers is None
@@ -289,7 +250,7 @@ def test_it_is_off_where_nobody_asks():
 
 
 def test_where_a_gradient_is_not_finite_there_is_no_row():
-    model, _, [(inputs, targets), *_] = problem("bn")
+    model, _, [(inputs, targets), *_], _ = problem("bn")
     probe = LeastSquaresProbe(model, lambda y, t: y.sum() * math.inf, names={}, every=1)
     update = Update(0, inputs, targets, 0.1)
     probe.before(update)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import platform
@@ -21,22 +22,16 @@ REGIMES = ("none", "bn", "noisy_bn", "noise")
 
 
 def config(tmp_path, norm="bn", **changes):
-    base = Config(
-        results=str(tmp_path),
-        steps=24,
-        batch_size=32,
-        log_every=5,
-        eval_every=10,
-        checkpoint_every=7,
-        recalibration_batches=3,
-        threads=1,
-        data=DataConfig(val_size=157),
-        model=options_of("model", "vgg11", width=0.0625),
-        norm=options_of("norm", norm),
-        probes=probes_options(every=6, batch_size=16, samples=64),
-        wandb=WandbConfig(mode="disabled"),
-    )
-    return replace(base, **changes)
+    settings = {
+        **{"results": str(tmp_path), "steps": 24, "batch_size": 32, "threads": 1},
+        **{"log_every": 5, "eval_every": 10, "checkpoint_every": 7, "recalibration_batches": 3},
+        "data": DataConfig(val_size=157),
+        "model": options_of("model", "vgg11", width=0.0625),
+        "norm": options_of("norm", norm),
+        "probes": probes_options(every=6, batch_size=16, samples=64),
+        "wandb": WandbConfig(mode="disabled"),
+    }
+    return Config(**settings | changes)
 
 
 def rows(c):
@@ -333,7 +328,8 @@ def test_a_metrics_file_on_a_full_disk(tmp_path, monkeypatch):
 # --- every probe, the other networks ---------------------------------------------------------------------------------
 
 EVERYTHING = probes_options(
-    every=6, batch_size=16, samples=64, ics=True, landscape=True, update_every=5, alpha_points=2
+    **{"every": 6, "batch_size": 16, "samples": 64, "update_every": 5, "alpha_points": 2},
+    **dict.fromkeys(("shift", "ics", "landscape", "least_squares"), True),
 )
 
 
@@ -356,8 +352,22 @@ def sigmoid_mlp(tmp_path, norm="bn", **changes):
     return config(tmp_path, norm, **other | changes)
 
 
-@pytest.mark.parametrize("make", [config, regression, sigmoid_mlp])
-@pytest.mark.parametrize("norm", ["none", "bn", "noisy_bn", "linf"])
+def resnet(tmp_path, norm="bn", **changes):
+    other = {
+        "batch_size": 16,
+        "model": options_of("model", "resnet20", width=1 / 16),
+        "optim": options_of("optim", lr=0.01, momentum=0.9),
+    }
+    return config(tmp_path, norm, **other | changes)
+
+
+CASES = [
+    *itertools.product((config, regression, sigmoid_mlp), ("none", "bn", "noisy_bn", "linf")),
+    *itertools.product((resnet,), ("bn", "skipinit", "fixup")),
+]
+
+
+@pytest.mark.parametrize(("make", "norm"), CASES)
 def test_every_probe_at_once_is_bit_identical_training(tmp_path, make, norm):
     on, off = (
         make(tmp_path / "on", norm, probes=EVERYTHING),
@@ -365,7 +375,7 @@ def test_every_probe_at_once_is_bit_identical_training(tmp_path, make, norm):
     )
     assert training.run(on) == training.run(off)
     assert same_weights(weights(on), weights(off))
-    measured = ("shift/", "ics/", "landscape/")
+    measured = ("shift/", "ics/", "landscape/", "least_squares/")
     assert [row for row in rows(on) if not any(key.startswith(measured) for key in row)] == rows(off)
     updates = [row for row in rows(on) if "landscape/beta" in row]
     assert [row["step"] for row in updates] == [0, 5, 10, 15, 20]
@@ -374,10 +384,12 @@ def test_every_probe_at_once_is_bit_identical_training(tmp_path, make, norm):
     assert all(f"ics/{layer['layer']}/cosine" in row for layer in layers for row in updates)
 
 
-@pytest.mark.parametrize("make", [config, regression, sigmoid_mlp])
+@pytest.mark.parametrize(
+    ("make", "norm"), [*((make, "noisy_bn") for make in (config, regression, sigmoid_mlp)), (resnet, "fixup")]
+)
 @pytest.mark.parametrize("step", [5, 13])
-def test_a_run_with_every_probe_killed_goes_on_to_the_same_bytes(tmp_path, make, step):
-    whole, killed = (make(tmp_path / name, "noisy_bn", probes=EVERYTHING) for name in "ab")
+def test_a_run_with_every_probe_killed_goes_on_to_the_same_bytes(tmp_path, make, norm, step):
+    whole, killed = (make(tmp_path / name, norm, probes=EVERYTHING) for name in "ab")
     training.run(whole)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         kill_at(step, patch)

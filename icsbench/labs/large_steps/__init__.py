@@ -30,14 +30,12 @@ from icsbench.errors import IcsbenchError
 from icsbench.labs.contract import Lab, Row
 from icsbench.labs.network import Network
 from icsbench.options import Options, in_range
+from icsbench.record.schema import STEP_DIVERGES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from icsbench.config import Config
-
-DIVERGES = 1000.0
-"""The relative loss above which a step has diverged."""
 
 
 @dataclass
@@ -63,8 +61,8 @@ class LargeStepsOptions(Options):
 
 
 def divergence_step(alphas: Sequence[float], relative: Sequence[float]) -> float:
-    """The smallest step size whose relative loss is above :data:`DIVERGES`; infinite where none is."""
-    return next((alpha for alpha, loss in zip(alphas, relative, strict=True) if loss > DIVERGES), math.inf)
+    """The smallest step size whose relative loss is above :data:`STEP_DIVERGES`; infinite where none is."""
+    return next((alpha for alpha, loss in zip(alphas, relative, strict=True) if loss > STEP_DIVERGES), math.inf)
 
 
 def useful_step(alphas: Sequence[float], relative: Sequence[float]) -> float:
