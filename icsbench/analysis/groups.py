@@ -250,13 +250,14 @@ class Group:
         wall = f"; {min(minutes):.1f} to {max(minutes):.1f} minutes a run" if minutes else ""
         seeds = f"seeds {', '.join(map(str, sorted({run.seed for run in self.runs})))}"
         by = {key: _several(e.get(key) for e in made) for key in ("icsbench", "commit", "torch", "machine", "threads")}
+        if devices := {e.get("device_name") or e.get("device") for e in made} - {None, ""}:
+            by["machine"] += f" ({_several(devices)})"
         if self.kind == "lab":  # one that uses no torch states neither its version nor threads
             before = {"icsbench": "icsbench ", "commit": "commit ", "torch": "torch ", "threads": "threads a run: "}
             told = [before.get(key, "") + by[key] for key in by if any(e.get(key) is not None for e in made)]
             return f"{', '.join(told)}{wall}; {seeds}"
-        device = _several(e.get("device_name") or e.get("device") for e in made)
         return (
-            f"icsbench {by['icsbench']}, commit {by['commit']}, torch {by['torch']}, {by['machine']} ({device}), "
+            f"icsbench {by['icsbench']}, commit {by['commit']}, torch {by['torch']}, {by['machine']}, "
             f"threads a run: {by['threads']}{wall}; "
             f"data fingerprint {_several(_data(run)['fingerprint'] for run in self.runs)}, {seeds}"
         )

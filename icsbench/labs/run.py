@@ -3,6 +3,7 @@
 import itertools
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,10 @@ import icsbench
 from icsbench.config import Config
 from icsbench.labs.contract import Lab, Row, checked
 from icsbench.labs.network import Network
+from icsbench.machine import processor, system
 from icsbench.members import member
 from icsbench.record.failure import noted
-from icsbench.record.schema import ENVIRONMENT, METRICS, SUMMARY
+from icsbench.record.schema import ENVIRONMENT, METRICS, SUMMARY, TIMING
 from icsbench.record.strict_json import loads
 from icsbench.record.writer import Record, folder_of
 from icsbench.source import commit
@@ -42,6 +44,7 @@ def run(
     :returns: the summary.
     :raises IcsbenchError: what the lab refuses, or the record cannot be used, in one line.
     """
+    began = time.perf_counter()
     network = Network(replace(config, lab=None), train) if lab_of(config).network else None
     if (folder_of(config) / SUMMARY).exists():
         rows: Iterable[Row] = ()
@@ -58,6 +61,7 @@ def run(
                 record.append(row)
                 count += 1
                 show(count)
+            record.write_json(TIMING, {"seconds": time.perf_counter() - began})
             summary = {"status": "complete", "outcome": "complete", "rows": count}
             record.finish(summary)
             return summary
@@ -87,7 +91,8 @@ def _environment(lab: Lab, network: Network | None) -> dict[str, Any]:
         "numpy": np.__version__,
         "torch": None if torch is None else torch.__version__,
         "threads": None if torch is None else torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": system(),
+        "device_name": processor(),
         "lab": {"label": lab.label},
         **({} if network is None else network.described),
     }

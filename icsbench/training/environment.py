@@ -3,7 +3,6 @@
 import ctypes
 import os
 import platform
-import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ import icsbench
 from icsbench.config import Config
 from icsbench.data import Dataset, load_dataset
 from icsbench.errors import IcsbenchError
+from icsbench.machine import processor, system
 from icsbench.members import member
 from icsbench.models import Model
 from icsbench.norms import Norm
@@ -101,7 +101,7 @@ def _environment(config: Config, dataset: Dataset, device: torch.device, threads
         "device": str(device),
         "device_name": _device_name(device),
         "threads": threads,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "machine": system(),
         # Probes never measure under autocast, where differences of gradients would drown.
         "precision": {"training": passes, "evaluation": passes, "probes": model.precision},
         **of_network(config, dataset),
@@ -174,9 +174,7 @@ def choose_device(name: str) -> torch.device:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpus = Path("/proc/cpuinfo")
-    models = re.findall(r"model name\s*: (.*)", cpus.read_text("utf-8", "replace")) if cpus.exists() else []
-    return models[0] if models else platform.processor()
+    return processor()
 
 
 def refuse_other_data(config: Config, record: Record) -> None:

@@ -70,7 +70,10 @@ def test_a_run_is_an_ordinary_sealed_record_and_is_made_once():
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["lab"] == {"name": "walk", "length": 4, "stride": 2.0}
     assert not {"norm", "model", "optim", "steps"} & config.keys()
-    assert json.loads((folder / "environment.json").read_text())["lab"] == {"label": "A walk of equal steps"}
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["lab"] == {"label": "A walk of equal steps"}
+    assert f"{os.cpu_count()} cores" in environment["machine"] and environment["device_name"]
+    assert json.loads((folder / "timing.json").read_text())["seconds"] > 0
     assert done.out == f"written to {folder / 'walk.csv'}\n"
     assert (folder / "walk.csv").read_text().splitlines()[:2] == [
         "run,seed,step,walk/place",
