@@ -117,15 +117,16 @@ def _measures(x: "Tensor", centred: bool) -> list[Row]:
     from icsbench.labs.rank import measures
 
     directions = min(x.shape[1] - centred, x.shape[2])
-    rank = measures.numerical_rank(x)
+    of = measures.spectrum(x)
+    rank = measures.numerical_rank(of)
     columns = {
         "soft_rank": measures.soft_rank(x).nan_to_num(0),
-        "stable_rank": measures.stable_rank(x),
+        "stable_rank": measures.stable_rank(of),
         "numerical_rank": rank,
         "orthogonality_gap": measures.orthogonality_gap(x),
-        "isometry_gap": measures.isometry_gap(x, directions),
+        "isometry_gap": measures.isometry_gap(of, directions),
         "singular": rank < directions,
-        "smallest_share": measures.smallest_share(x),
+        "smallest_share": measures.smallest_share(of),
     }
     return [
         dict(zip(columns, values, strict=True)) for values in zip(*(c.tolist() for c in columns.values()), strict=True)
