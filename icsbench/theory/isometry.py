@@ -18,9 +18,7 @@ _RATE = 0.015
 def mean_log_gap(values: ArrayLike) -> float:
     """``log(mean v_i) - mean(log v_i)`` of positive numbers v_i: at least 0, and 0 only where all are equal.
 
-    Of the squares of the lengths of the rows of a square matrix X it is what dividing each row by its length takes off
-    the isometry gap of X, exactly: the product of the eigenvalues of X X' falls by that of the squares, and their mean
-    becomes 1.
+    Dividing each row of a square matrix by its length lowers the isometry gap by exactly that of the squared lengths.
 
     :raises ValueError: a value is not positive.
     """

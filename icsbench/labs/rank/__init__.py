@@ -86,14 +86,14 @@ def _rows(options: RankOptions, seed: int) -> Iterator[Row]:
 
 
 def depths(last: int) -> list[int]:
-    """0, 1, and the depths up to ``last`` that are measured."""
+    """The depths that are measured: 0, 1, and on to ``last``."""
     return [0, *sorted({round(depth) for depth in np.geomspace(1, last, _POINTS)})]
 
 
 def _of_signals(
     part: str, options: RankOptions, seed: int, systems: "list[System]", batch: int, width: int, depth: int
 ) -> Iterator[Row]:
-    """A row for each system, network and measured depth; none of a network from where all its signals are 0."""
+    """A row for each system, network and measured depth. A network whose signals are all 0 has no more rows."""
     from icsbench.labs.rank.systems import signals
 
     measured = set(depths(depth))
