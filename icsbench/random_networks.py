@@ -4,7 +4,7 @@ Signals are ``(networks, batch, width)``, weights ``(networks, rows, columns)``;
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -27,6 +27,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def stream(seed: int, *name: str | int) -> torch.Generator:
     """The random stream ``name`` of a run."""
     return torch.Generator().manual_seed(stream_seed(seed, *name))
+
+
+def parts(networks: int, numbers: int, at_once: int) -> Iterator[range]:
+    """The networks in ranges, each of as many as hold ``at_once`` numbers, of ``numbers`` each, and at least of one."""
+    most = max(1, at_once // numbers)
+    return (range(first, min(first + most, networks)) for first in range(0, networks, most))
 
 
 def gaussian(generator: torch.Generator, *shape: int, std: float = 1, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -57,9 +63,13 @@ def square_weights(
     """Weights ``(networks, width, width)`` that keep, times ``gain``, the length of a vector (on average).
 
     ``kind``: ``gaussian``, N(0, gain^2 / width), or ``orthogonal``.
+
+    :raises ValueError: another kind.
     """
     if kind == "orthogonal":
         return orthogonal(generator, networks, width, gain=gain, dtype=dtype)
+    if kind != "gaussian":
+        raise ValueError(f"weights are gaussian or orthogonal (got {kind!r})")
     return gaussian(generator, networks, width, width, std=gain / math.sqrt(width), dtype=dtype)
 
 

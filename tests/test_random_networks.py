@@ -43,3 +43,13 @@ def test_streams_are_a_function_of_seed_and_name():
     one = rn.gaussian(rn.stream(1, "w", 3), 5)
     assert torch.equal(one, rn.gaussian(rn.stream(1, "w", 3), 5))
     assert not torch.equal(one, rn.gaussian(rn.stream(2, "w", 3), 5))
+
+
+def test_networks_come_in_parts_that_fit_and_one_at_least():
+    assert [[*part] for part in rn.parts(5, 10, 29)] == [[0, 1], [2, 3], [4]]
+    assert [[*part] for part in rn.parts(2, 10, 1)] == [[0], [1]]
+
+
+def test_weights_of_an_unknown_kind_are_refused():
+    with pytest.raises(ValueError, match=r"gaussian or orthogonal .got 'sparse'"):
+        rn.square_weights("sparse", rn.stream(1, "w"), 1, 4)

@@ -2,8 +2,8 @@
 
 Two pre-activations with a normal distribution of unit variance and correlation c (Cho & Saul 2009, sections 2.1, 2.3):
 
-- their ReLUs have the cosine ``J(c) = (sqrt(1 - c^2) + (pi - arccos c) c) / pi``;
-- both are positive with the probability ``kappa(c) / 2``, ``kappa(c) = (pi - arccos c) / pi``.
+- their ReLUs have the cosine ``J(c) = (sqrt(1 - c^2) + (pi - arccos c) c) / pi``, twice the mean of their product;
+- both are positive with the probability ``kappa(c) / 2``, ``kappa(c) = (pi - arccos c) / pi``, the derivative of J.
 
 With BN see :mod:`icsbench.theory.mean_field`.
 """

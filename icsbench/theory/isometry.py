@@ -5,25 +5,20 @@ where all s_i are equal (Meterez et al. 2024; Joudaki et al. 2023 speak of the i
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import quad
 from scipy.special import digamma
 
 from icsbench.theory.activations import Floats
 
-METEREZ_RATE = 0.015
-"""The constant C of :func:`isometry_gap_with_depth`, which the authors fitted (code of Meterez et al. 2024)."""
+_RATE = 0.015
 
 
 def mean_log_gap(values: ArrayLike) -> float:
     """``log(mean v_i) - mean(log v_i)`` of positive numbers v_i: at least 0, and 0 only where all are equal.
 
-    Of the squares of the lengths of the rows of a square matrix X it is what dividing each row by its length takes off
-    the isometry gap of X, exactly: the product of the eigenvalues of X X' falls by that of the squares, and their mean
-    becomes 1.
+    Dividing each row of a square matrix by its length lowers the isometry gap by exactly that of the squared lengths.
 
     :raises ValueError: a value is not positive.
     """
@@ -46,13 +41,13 @@ def gaussian_isometry_gap(width: int) -> float:
     return float(math.log(width / 2) - digamma(np.arange(1, width + 1) / 2).mean())
 
 
-def isometry_gap_with_depth(start: float, depth: ArrayLike, width: int, rate: float = METEREZ_RATE) -> Floats:
+def isometry_gap_with_depth(start: float, depth: ArrayLike, width: int) -> Floats:
     """``start exp(-l / (C d^2 (1 + d start)))``: the gap after l layers of BN with orthogonal weights.
 
     Linear layers of width d, batch of d, BN without centring. The form is that of Theorem 1 of Meterez et al. (2024);
-    the constant ``rate``, C, is fitted.
+    its constant C, 0.015, is the one that they fitted (in their code).
     """
-    return start * np.exp(-np.asarray(depth, np.float64) / (rate * width**2 * (1 + width * start)))
+    return start * np.exp(-np.asarray(depth, np.float64) / (_RATE * width**2 * (1 + width * start)))
 
 
 def orthogonality_gap_bound(alpha: float, depth: ArrayLike, batch: int, width: int) -> Floats:
@@ -67,26 +62,3 @@ def orthogonality_gap_bound(alpha: float, depth: ArrayLike, batch: int, width: i
         raise ValueError(f"alpha must be greater than 0 and at most 1 (got {alpha})")
     layers = np.asarray(depth, np.float64)
     return 2 * (1 - 2 / 3 * alpha) ** layers + 3 * batch / (alpha * math.sqrt(width))
-
-
-def nonlinearity_strength(phi: Callable[[float], float]) -> float:
-    """``beta_0 = c_1^2 / (sum over k >= 1 of c_k^2)`` from the normalized Hermite coefficients c_k of phi.
-
-    It is ``(E z phi(z))^2 / Var phi(z)`` for a normal z: 1 for a linear phi, less the less linear it is (Joudaki et al.
-    2023). phi may have a kink at 0.
-
-    :raises ValueError: phi is constant.
-    """
-
-    def mean(value: Callable[[float], float]) -> float:
-        halves = (quad(lambda z: value(z) * math.exp(-z * z / 2), *ends, epsabs=1e-13) for ends in _HALVES)
-        return sum(half[0] for half in halves) / math.sqrt(2 * math.pi)
-
-    centre = mean(phi)
-    variance = mean(lambda z: (phi(z) - centre) ** 2)
-    if variance <= 0:
-        raise ValueError("a constant function has no Hermite coefficients from the first on")
-    return mean(lambda z: z * phi(z)) ** 2 / variance
-
-
-_HALVES = ((-40.0, 0.0), (0.0, 40.0))

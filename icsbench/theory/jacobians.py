@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from scipy.integrate import cumulative_trapezoid
 from scipy.stats import chi2
 
-Floats = NDArray[np.float64]
+from icsbench.theory.activations import Floats
+from icsbench.theory.arc_cosine import relu_cosine
+
 Distribution = Callable[[Floats], Floats]
 """The share of singular values at or below s."""
 ACTIVE = {"linear": 1.0, "relu": 0.5}
@@ -41,11 +43,11 @@ def batch_norm_singular_values(x: Floats, gamma: float = 1, eps: float = 0) -> F
 def fixed_point_cosine(activation: str, batch: int) -> float:
     """Cosine c* between two samples behind BN and ``activation`` in a wide random network (Yang et al. 2019, Thm 5).
 
-    Behind BN two samples of B have the cosine -1 / (B - 1). ReLU makes of a cosine c
-    ``(sqrt(1 - c^2) + (pi - arccos c) c) / pi``.
+    Behind BN two samples of B have the cosine c = -1 / (B - 1), and ReLU makes of it ``J(c)``
+    (:func:`icsbench.theory.arc_cosine.relu_cosine`).
     """
     c = -1 / (batch - 1)
-    return c if activation == "linear" else float((np.sqrt(1 - c**2) + (np.pi - np.arccos(c)) * c) / np.pi)
+    return c if activation == "linear" else float(relu_cosine(c))
 
 
 def signal_variance(activation: str, batch: int, normalized: bool) -> float:

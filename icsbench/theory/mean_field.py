@@ -59,8 +59,8 @@ def rate(activation: str | Activation, batch: float) -> float:
 
     ``{E phi'(z1)^2 (B - 1 - z1^2) + E phi'(z1) phi'(z2) (1 + z1 z2)} / {(B - 3) (E phi(z1)^2 - E phi(z1) phi(z2))}``
     (Yang et al. 2019, Theorem 7), and ``E phi'^2 / Var phi`` of a normal number for ``batch = inf``. It is never below
-    ``(B - 2) / (B - 3)``, which is that of linear. For relu it is ``[(B - 1 + J'(c)) / (1 - J(c)) - 1] / (B - 3)`` with
-    ``J(c) = (sqrt(1 - c^2) + (pi - arccos c) c) / pi``, which falls to pi / (pi - 1).
+    ``(B - 2) / (B - 3)``, which is that of linear. For relu it is ``[(B - 1 + J'(c)) / (1 - J(c)) - 1] / (B - 3)``
+    with c = -1 / (B - 1) and J of :func:`icsbench.theory.arc_cosine.relu_cosine`; it falls to pi / (pi - 1).
     """
     z1, z2, weights = _pairs(batch)
     phi = _activation(activation)
@@ -89,7 +89,7 @@ def forward_second_moment(activation: str | Activation, batch: float) -> float:
 def forward_correlation(activation: str | Activation, batch: float) -> float:
     """c* = E phi(z1) phi(z2) / q*, the cosine between two samples of a batch at the fixed point.
 
-    For relu it is J(-1 / (B - 1)), with J of :func:`rate`, and rises to 1 / pi.
+    For relu it is J(-1 / (B - 1)), with the same J, and rises to 1 / pi.
     """
     phi = _activation(activation)
     return 1 - _centred_variance(phi, batch) / forward_second_moment(phi, batch)

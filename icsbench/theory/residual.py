@@ -13,13 +13,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-
-EXPONENT = math.pi / (math.pi - 1)
-"""1.467: the squared gradient of a residual network with BN falls with the block l as l^-1.467; in a plain one this is
-its growth per block."""
+from icsbench.theory.activations import Floats
+from icsbench.theory.arc_cosine import gate_overlap, relu_cosine
 
 
 class Block(NamedTuple):
@@ -63,17 +59,6 @@ def fixup_scale(depth: int, layers: int = 2) -> float:
     return depth ** (-1 / (2 * layers - 2))
 
 
-def relu_kernel(c: ArrayLike) -> Floats:
-    """``J(c) = 2 E relu(u) relu(v)`` of standard normal u, v with correlation c (Cho & Saul 2009); J(1) = 1."""
-    c = np.clip(c, -1, 1)
-    return (np.sqrt(1 - c**2) + (math.pi - np.arccos(c)) * c) / math.pi
-
-
-def gate_overlap(c: ArrayLike) -> Floats:
-    """``kappa0(c) = 2 P(u > 0, v > 0) = (pi - arccos c) / pi``, the derivative of :func:`relu_kernel`."""
-    return (math.pi - np.arccos(np.clip(c, -1, 1))) / math.pi
-
-
 class Signals(NamedTuple):
     """What comes into each block, and out of the last: arrays of shape (depth + 1,).
 
@@ -98,7 +83,7 @@ def signals(block: Block, depth: int, batch: float = math.inf) -> Signals:
     found = []
     for _ in range(depth + 1):
         branch = block.gain**2 * (1.0 if block.norm else q)
-        product = branch * float(relu_kernel(between if block.norm else p / q))
+        product = branch * float(relu_cosine(between if block.norm else p / q))
         found.append((q, (1 - 1 / batch) * (q - p), p / q, branch, (1 - 1 / batch) * (branch - product)))
         q, p = (block.scale**2 * (block.skip * old + new) for old, new in ((q, branch), (p, product)))
     return Signals(*np.array(found).T)
@@ -125,10 +110,10 @@ def gradient_correlation(block: Block, depth: int, batch: float = math.inf) -> F
     """Correlation between two samples of the gradient at the input, by the number of blocks above it, (depth,).
 
     One common gradient is put at the output. BN's statistics are held constant in the backward pass. Each block
-    multiplies by ``(skip + gain^2 kappa0 / sigma^2) / (skip + gain^2 / sigma^2)``, with the gate overlap kappa0 of its
+    multiplies by ``(skip + gain^2 kappa / sigma^2) / (skip + gain^2 / sigma^2)``, with the gate overlap kappa of its
     correlation. Special cases for an infinite batch:
 
-    - plain: ``prod kappa0(c_l)``, which tends to L^-3, as c_l tends to 1;
+    - plain: ``prod kappa(c_l)``, which tends to L^-3, as c_l tends to 1;
     - plain with BN: 2^-L;
     - residual: 3/4 for the first block, and more for each later one;
     - residual with BN: ``prod (s + 1/2) / (s + 1)`` with s = 1 + (1 - 1/pi) l.
@@ -184,12 +169,12 @@ def _back(block: Block, place: _Place, ratio: float, batch: float) -> tuple[floa
     """Through one block: the factor on the mean squared gradient, and the correlation of two samples behind it.
 
     ``ratio``: the correlation before it. BN takes the mean over the batch and the direction of its own output from
-    the gradient b of its input: with the mean squares 1 and products kappa0 ratio of b, what is left is
-    ``(1 - 1/B) (1 - (kappa0 + J) ratio) - 1/B``.
+    the gradient b of its input: with the mean squares 1 and products kappa ratio of b, what is left is
+    ``(1 - 1/B) (1 - (kappa + J) ratio) - 1/B``.
     """
     own, shared = 1.0, float(gate_overlap(place.gates)) * ratio
     if block.norm:
-        own = (1 - 1 / batch) * (1 - shared - float(relu_kernel(place.gates)) * ratio) - 1 / batch
+        own = (1 - 1 / batch) * (1 - shared - float(relu_cosine(place.gates)) * ratio) - 1 / batch
         shared = -own / (batch - 1)
     passed = block.gain**2 / place.divided_by
     factor = block.skip + passed * own

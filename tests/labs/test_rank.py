@@ -10,6 +10,7 @@ from icsbench import random_networks as rn
 from icsbench.errors import IcsbenchError
 from icsbench.labs.rank import LAB, RankOptions, depths, measures
 from icsbench.labs.rank.systems import System, log_gradients, normalized, signals, start, weights
+from icsbench.theory.isometry import gaussian_isometry_gap, mean_log_gap
 
 F64 = torch.float64
 SMALL = {
@@ -42,29 +43,30 @@ def test_small_matrices(matrix, soft, orthogonality, isometry):
     for found, (expected, of_identity) in (
         (measures.soft_rank(x), (soft, 2)),
         (measures.orthogonality_gap(x), (orthogonality, 0)),
-        (measures.isometry_gap(x), (isometry, 0)),
+        (measures.isometry_gap(measures.spectrum(x)), (isometry, 0)),
     ):
         assert found[0].item() == pytest.approx(expected, abs=2e-10)
         assert found[1].item() == pytest.approx(of_identity, abs=1e-14)
-    assert measures.stable_rank(torch.tensor([[2.0, 0], [0, 1]])).item() == pytest.approx(1.25)
+    assert measures.stable_rank(measures.spectrum(torch.tensor([[2.0, 0], [0, 1]]))).item() == pytest.approx(1.25)
 
 
 @pytest.mark.parametrize(("samples", "width"), [(5, 9), (9, 5), (6, 6)])
 def test_measures_are_those_of_each_matrix_by_its_definition(samples, width):
     x = rn.gaussian(rn.stream(4, "x"), 3, samples, width, dtype=F64)
+    of = measures.spectrum(x)
     for network, one in enumerate(x.numpy()):
         h = one.T
         m = h @ h.T / samples
         values = np.linalg.svd(h, compute_uv=False)
         v = h.T @ h / (h**2).sum() - np.eye(samples) / samples
         assert measures.soft_rank(x)[network].item() == pytest.approx(np.trace(m) ** 2 / (m**2).sum(), rel=1e-12)
-        assert measures.stable_rank(x)[network].item() == pytest.approx((values**2).sum() / values[0] ** 2, rel=1e-12)
+        assert measures.stable_rank(of)[network].item() == pytest.approx((values**2).sum() / values[0] ** 2, rel=1e-12)
         assert measures.orthogonality_gap(x)[network].item() == pytest.approx(np.sqrt((v**2).sum()), rel=1e-12)
-        assert measures.smallest_share(x)[network].item() == pytest.approx(values[-1] ** 2 / (values**2).sum())
+        assert measures.smallest_share(of)[network].item() == pytest.approx(values[-1] ** 2 / (values**2).sum())
         small = h @ h.T if width <= samples else h.T @ h
         expected = np.log(np.trace(small) / len(small)) - np.linalg.slogdet(small)[1] / len(small)
-        assert measures.isometry_gap(x)[network].item() == pytest.approx(expected, rel=1e-10)
-        assert measures.numerical_rank(x)[network].item() == np.linalg.matrix_rank(h)
+        assert measures.isometry_gap(of)[network].item() == pytest.approx(expected, rel=1e-10)
+        assert measures.numerical_rank(of)[network].item() == np.linalg.matrix_rank(h)
     torch.testing.assert_close(
         measures.orthogonality_gap(x).square(), 1 / measures.soft_rank(x) - 1 / samples, rtol=1e-10, atol=1e-14
     )
@@ -73,10 +75,11 @@ def test_measures_are_those_of_each_matrix_by_its_definition(samples, width):
 def test_a_singular_matrix_has_a_finite_bound():
     x = rn.gaussian(rn.stream(1, "x"), 2, 6, 6, dtype=F64)
     x[1, 5] = x[1, 4]
-    assert measures.numerical_rank(x).tolist() == [6, 5]
-    found = measures.isometry_gap(x)
+    of = measures.spectrum(x)
+    assert measures.numerical_rank(of).tolist() == [6, 5]
+    found = measures.isometry_gap(of)
     assert found.isfinite().all() and found[1] > 5
-    centred = x - x.mean(1, keepdim=True)
+    centred = measures.spectrum(x - x.mean(1, keepdim=True))
     assert measures.isometry_gap(centred, 5)[0] < 3 < measures.isometry_gap(centred)[0]
 
 
@@ -128,7 +131,7 @@ def test_the_orthogonality_gap_settles_at_the_sheets_level():
 def test_isometry_with_orthogonal_and_gaussian_weights():
     def gaps(system, depth):
         every = [found[0] for found in signals([system], 6, 4, 50, 50, depth, 1.0)]
-        return measures.isometry_gap(torch.stack(every)).mean(1)
+        return measures.isometry_gap(measures.spectrum(torch.stack(every))).mean(1)
 
     near = gaps(System(weights="orthogonal", start="identity"), 100)
     assert near[0].item() == pytest.approx(2.4e-4, rel=0.1)
@@ -139,6 +142,15 @@ def test_isometry_with_orthogonal_and_gaussian_weights():
     assert without[100].item() == pytest.approx(without[0].item(), rel=1e-9)
     grows = gaps(System(start="identity"), 5)
     assert grows[[1, 2, 5]].tolist() == pytest.approx([1.05, 2.03, 4.90], abs=0.25)
+    bare = gaps(System(norm="none", start="identity"), 5)
+    assert bare[1].item() == pytest.approx(gaussian_isometry_gap(50), abs=0.1)
+
+
+def test_a_rescaled_feature_takes_the_spread_of_lengths_off_the_isometry_gap():
+    x = rn.gaussian(rn.stream(8, "x"), 2, 7, 7, dtype=F64) * torch.arange(1, 8)
+    before, after = (measures.isometry_gap(measures.spectrum(one)) for one in (x, normalized(x, "rescale")))
+    expected = [mean_log_gap(one.square().sum(0).numpy()) for one in x]
+    assert (before - after).tolist() == pytest.approx(expected, abs=1e-11)
 
 
 def test_gradients_of_the_first_layer():

@@ -20,7 +20,12 @@ def test_the_fixed_point_of_batch_norm_is_that_of_centred_samples(batch, expecte
     assert relu_cosine(-1 / (batch - 1)) == pytest.approx(forward_correlation("relu", batch), abs=1e-10)
 
 
-def test_the_ends_of_both_functions():
+def test_both_functions_are_integrals_over_the_plane():
+    angles = (np.arange(400_000) + 0.5) * 2 * math.pi / 400_000
+    for c in (-0.9, -1 / 31, 0.0, 0.3, 0.95):
+        u, v = np.cos(angles), c * np.cos(angles) + math.sqrt(1 - c**2) * np.sin(angles)
+        assert relu_cosine(c) == pytest.approx(4 * (np.maximum(u, 0) * np.maximum(v, 0)).mean(), abs=1e-9)
+        assert gate_overlap(c) == pytest.approx(2 * ((u > 0) & (v > 0)).mean(), abs=1e-5)
     assert relu_cosine([-1, 0, 1]) == pytest.approx([0, 1 / math.pi, 1], abs=1e-15)
     assert gate_overlap([-1, 0, 1]) == pytest.approx([0, 0.5, 1], abs=1e-15)
 

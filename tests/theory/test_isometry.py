@@ -5,12 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from icsbench.theory.activations import ACTIVATIONS
 from icsbench.theory.isometry import (
     gaussian_isometry_gap,
     isometry_gap_with_depth,
     mean_log_gap,
-    nonlinearity_strength,
     orthogonality_gap_bound,
 )
 
@@ -18,33 +16,6 @@ from icsbench.theory.isometry import (
 def gap(x):
     """The isometry gap of a square matrix by its determinant."""
     return math.log((x**2).sum() / len(x)) - 2 * np.linalg.slogdet(x)[1] / len(x)
-
-
-@pytest.mark.parametrize(
-    ("phi", "strength"),
-    [
-        (ACTIVATIONS["relu"].value, 0.7334711035),
-        (ACTIVATIONS["tanh"].value, 0.9304699236),
-        (lambda z: 1 / (1 + math.exp(-z)), 0.9841671669),
-        (ACTIVATIONS["gelu"].value, 0.7232875213),
-        (ACTIVATIONS["silu"].value, 0.7985095417),
-        (lambda z: z if z > 0 else 0.1 * z, 0.8043405223),
-        (lambda z: z if z > 0 else math.expm1(z), 0.9367273497),
-        (lambda z: 3 * z - 1, 1.0),
-    ],
-    ids=["relu", "tanh", "sigmoid", "gelu", "silu", "leaky", "elu", "linear"],
-)
-def test_strength_of_nonlinearities(phi, strength):
-    assert nonlinearity_strength(phi) == pytest.approx(strength, abs=2e-10)
-
-
-def test_the_strength_is_that_of_the_hermite_series():
-    from scipy.special import eval_hermitenorm
-
-    z, weight = np.polynomial.hermite_e.hermegauss(200)
-    weight = weight / weight.sum()
-    c = [(weight * np.tanh(z) * eval_hermitenorm(k, z)).sum() / math.sqrt(math.factorial(k)) for k in range(1, 100)]
-    assert nonlinearity_strength(np.tanh) == pytest.approx(c[0] ** 2 / sum(v * v for v in c), abs=1e-8)
 
 
 @pytest.mark.parametrize(("seed", "width"), [(3, 7), (8, 20)])
@@ -83,5 +54,3 @@ def test_what_has_no_value_is_refused():
         mean_log_gap([1, 0])
     with pytest.raises(ValueError, match="width is at least 1"):
         gaussian_isometry_gap(0)
-    with pytest.raises(ValueError, match="constant function"):
-        nonlinearity_strength(lambda z: 0.0)

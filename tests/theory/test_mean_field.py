@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import expit, roots_jacobi
+from scipy.special import eval_hermitenorm, expit, roots_jacobi
 
 from icsbench.theory import mean_field
 from icsbench.theory.activations import ACTIVATIONS, Activation
@@ -159,6 +159,13 @@ def test_the_share_of_the_linear_part():
         assert mean_field.linear_share(name) == pytest.approx(share, abs=1e-10)
     for phi, share in {SIGMOID: 0.9841671669, leaky(0.1): 0.8043405223, ELU: 0.9367273497}.items():
         assert mean_field.linear_share(phi) == pytest.approx(share, abs=1e-10)
+
+
+def test_the_share_of_the_linear_part_is_that_of_the_hermite_series():
+    z, weight = np.polynomial.hermite_e.hermegauss(200)
+    weight = weight / weight.sum()
+    c = [(weight * np.tanh(z) * eval_hermitenorm(k, z)).sum() / math.sqrt(math.factorial(k)) for k in range(1, 100)]
+    assert mean_field.linear_share("tanh") == pytest.approx(c[0] ** 2 / sum(v * v for v in c), abs=1e-8)
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky", "linear"])

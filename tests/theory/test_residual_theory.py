@@ -5,30 +5,19 @@ import math
 import numpy as np
 import pytest
 
+from icsbench.analysis.claims.residual import EXPONENT
+from icsbench.theory.arc_cosine import gate_overlap
 from icsbench.theory.residual import (
-    EXPONENT,
     Block,
     blocks,
     correlation_through_statistics,
     fixup_scale,
-    gate_overlap,
     gradient_correlation,
     log_gradient,
-    relu_kernel,
     signals,
 )
 
 KINDS = blocks(100)
-
-
-def test_the_kernel_and_its_derivative_are_integrals_over_the_plane():
-    angles = (np.arange(400_000) + 0.5) * 2 * math.pi / 400_000
-    for c in (-0.9, -1 / 31, 0.0, 0.3, 0.95):
-        u, v = np.cos(angles), c * np.cos(angles) + math.sqrt(1 - c**2) * np.sin(angles)
-        assert relu_kernel(c) == pytest.approx(4 * (np.maximum(u, 0) * np.maximum(v, 0)).mean(), abs=1e-9)
-        assert gate_overlap(c) == pytest.approx(2 * ((u > 0) & (v > 0)).mean(), abs=1e-5)
-    assert relu_kernel([0, 1]) == pytest.approx([1 / math.pi, 1], abs=1e-15)
-    assert gate_overlap([-1, 0, 1]) == pytest.approx([0, 0.5, 1], abs=1e-15)
 
 
 def test_variances_per_block():

@@ -69,9 +69,9 @@ class PlainNetworks:
         self._eps = eps
 
     def logits(self, x: Tensor, batch: int) -> Tensor:
-        """Of images ``(networks, images, features)``, whose statistics are taken over ``batch`` after one another.
+        """``(networks, images, classes)`` of images ``(networks, images, features)``.
 
-        :returns: ``(networks, images, classes)``
+        The statistics of BN are those of each ``batch`` images in a row.
         """
         return self._forward(x, batch)[0]
 

@@ -25,7 +25,8 @@ _FEWEST_LAYERS = 3  # for a slope with an error
 
 @dataclass
 class ExplosionOptions(Options):
-    """``activations``, ``norms`` and ``batches`` are combined; without BN samples do not meet, and one batch is enough.
+    """Settings are all of ``activations`` with all of ``norms`` and ``batches``; without BN only with the first batch
+    size, as a sample then does not depend on the others.
 
     ``networks``: random networks of a run. ``weights``: gaussian or orthogonal. ``gamma``, ``beta``, ``eps``: of batch
     normalization. ``burn_in``, ``top``: the slope is over the layers from ``burn_in`` to ``depth - top``.

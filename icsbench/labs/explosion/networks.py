@@ -62,14 +62,13 @@ def rows(options: ExplosionOptions, seed: int) -> Iterator[Row]:
     said = {setting: theory(options, setting) for setting in settings}
     drawn = rn.stream(seed, "explosion", "weights")
     inputs = {setting: rn.stream(seed, "explosion", "signals", *setting) for setting in settings}
-    together = max(1, _WEIGHTS // (options.depth * options.width**2))
-    for first in range(0, options.networks, together):
-        n = min(together, options.networks - first)
+    for numbers in rn.parts(options.networks, options.depth * options.width**2, _WEIGHTS):
+        n = len(numbers)
         weights = [rn.square_weights(options.weights, drawn, n, options.width) for _ in range(options.depth)]
         for some in _groups(settings, n * options.width * options.depth):
             for setting, measured in propagate(weights, {one: inputs[one] for one in some}, options).items():
                 for row in _rows_of(setting, measured, said[setting], options):
-                    yield row | {"network": first + row["network"]}
+                    yield row | {"network": numbers[row["network"]]}
 
 
 def _groups(settings: Sequence[Setting], numbers: int) -> Iterator[list[Setting]]:

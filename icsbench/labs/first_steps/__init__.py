@@ -1,9 +1,9 @@
 """The first steps of training deep ReLU networks with batch normalization, layer by layer (Yang et al. 2019, Fig. 3).
 
 A network of depth L is ``h_1 = W_1 x``, ``h_l = W_l relu(BN(h_(l-1)))`` and ``V relu(BN(h_L))``, its outputs for the
-ten scikit-learn digits. Batch normalization has no parameters, weights are He's, ``W ~ N(0, 2 / width)``, and the
-optimizer is gradient descent on batches, each of another one. Without batch normalization (``none``) all else is the
-same, the weights at the start and the batches included.
+ten classes of scikit-learn's digits. Batch normalization has no parameters. Weights are He's, N(0, 2 / width), but for
+W_1 and V, which are N(0, 1 / their inputs). Each network is trained by gradient descent on batches of its own. Without
+batch normalization (``none``) all else is the same, the weights at the start and the batches included.
 """
 
 from collections.abc import Iterator, Sequence

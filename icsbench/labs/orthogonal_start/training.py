@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from icsbench import random_networks as rn
 from icsbench.data.sources import load_dataset
+from icsbench.labs.cliff.training import standardised
 from icsbench.labs.rank.measures import orthogonality_gap
 
 _ENOUGH = 8  # samples per unit behind a start that looks at data
@@ -26,10 +27,8 @@ class Task(NamedTuple):
 
 def digits() -> Task:
     """The 1,437 training images of scikit-learn's digits, 8x8."""
-    data = load_dataset("digits8", None, val_size=0)
-    mean, deviation = (one.float() for one in data.normalization())
-    inputs = (data.train.images.flatten(1).float() - mean) / deviation
-    return Task(inputs.T.contiguous(), data.train.labels, 10)
+    images = standardised(load_dataset("digits8", None, val_size=0))
+    return Task(images.train.images.T.contiguous(), images.train.labels, images.classes)
 
 
 class Trained(NamedTuple):

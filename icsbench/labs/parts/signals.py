@@ -51,9 +51,7 @@ def through(signals: Tensor, weights: Tensor) -> Tensor:
 
 def normalized(x: Tensor, variant: str) -> Tensor:
     """The batch of each network, ``(networks, batch, width)``, normalized as the variant says."""
-    x = random_networks.batch_norm(
-        x, centre=variant in ("recentre", "both"), rescale=variant in ("rescale", "both"), eps=0
-    )
+    x = random_networks.batch_norm(x, centre=variant in ("recentre", "both"), rescale=variant in ("rescale", "both"))
     return x if variant in ("rescale", "both") else x / x.square().mean((1, 2), keepdim=True).sqrt()
 
 

@@ -86,14 +86,14 @@ def _rows(options: RankOptions, seed: int) -> Iterator[Row]:
 
 
 def depths(last: int) -> list[int]:
-    """0, 1, and the depths up to ``last`` that are measured."""
+    """The depths that are measured: 0, 1, and on to ``last``."""
     return [0, *sorted({round(depth) for depth in np.geomspace(1, last, _POINTS)})]
 
 
 def _of_signals(
     part: str, options: RankOptions, seed: int, systems: "list[System]", batch: int, width: int, depth: int
 ) -> Iterator[Row]:
-    """A row for each system, network and measured depth; none of a network from where all its signals are 0."""
+    """A row for each system, network and measured depth. A network whose signals are all 0 has no more rows."""
     from icsbench.labs.rank.systems import signals
 
     measured = set(depths(depth))
@@ -117,15 +117,16 @@ def _measures(x: "Tensor", centred: bool) -> list[Row]:
     from icsbench.labs.rank import measures
 
     directions = min(x.shape[1] - centred, x.shape[2])
-    rank = measures.numerical_rank(x)
+    of = measures.spectrum(x)
+    rank = measures.numerical_rank(of)
     columns = {
         "soft_rank": measures.soft_rank(x).nan_to_num(0),
-        "stable_rank": measures.stable_rank(x),
+        "stable_rank": measures.stable_rank(of),
         "numerical_rank": rank,
         "orthogonality_gap": measures.orthogonality_gap(x),
-        "isometry_gap": measures.isometry_gap(x, directions),
+        "isometry_gap": measures.isometry_gap(of, directions),
         "singular": rank < directions,
-        "smallest_share": measures.smallest_share(x),
+        "smallest_share": measures.smallest_share(of),
     }
     return [
         dict(zip(columns, values, strict=True)) for values in zip(*(c.tolist() for c in columns.values()), strict=True)

@@ -81,7 +81,7 @@ def _layer(system: System, x: Tensor, w: Tensor, gamma: float) -> Tensor:
 
 
 def normalized(x: Tensor, norm: str) -> Tensor:
-    """The batch with a norm; without one, over its root mean square, that of a batch of zeros being taken as 1.
+    """The batch with a norm; without one, divided by its root mean square, unless all is 0.
 
     :raises IcsbenchError: a feature is constant over a batch.
     """

@@ -52,8 +52,6 @@ def _rows(options: ResidualOptions, seed: int) -> Iterator[Row]:
     ``log_gradient``: ln of the squared norm, over that at the output. ``branch_ratio``: the batch variance of the
     branch over that of the skip.
     """
-    import torch
-
     from icsbench.labs.residual.networks import profile, top_gradients
     from icsbench.labs.residual.tensors import draw
 
@@ -61,7 +59,7 @@ def _rows(options: ResidualOptions, seed: int) -> Iterator[Row]:
     theory = {kind: _theory(block, options) for kind, block in kinds.items()}
     at = [number - 1 for number in recorded(options.depth)]
     sizes = (options.networks, options.depth, options.width, options.batch)
-    for numbers, x, weights, streams in draw(seed, "residual", *sizes, torch.float32):
+    for numbers, x, weights, streams in draw(seed, "residual", *sizes):
         top = top_gradients(streams, x)
         found = {
             kind: profile(x, weights, block, top, at).columns(skip=bool(block.skip)) for kind, block in kinds.items()
@@ -86,15 +84,20 @@ def _theory(block: Block, options: ResidualOptions) -> dict[str, np.ndarray]:
 
 def _show(console: "Console", config: "Config", rows: Sequence[Row]) -> None:
     """The last recorded block of each kind: means over networks, and theory."""
+    from rich.table import Table
+
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
-    console.print(f"What comes into block {last[0]['step']}:")
-    console.print(f"{'kind':20}{'second moment':>16}{'theory':>12}{'batch variance':>16}{'theory':>12}")
+    title = f"What comes into block {rows[-1]['step']}"
+    table = Table("kind", "second moment", "theory", "batch variance", "theory", title=title, box=None)
     for kind in dict.fromkeys(row["kind"] for row in last):
         of_kind = [row for row in last if row["kind"] == kind]
-        line = f"{kind:20}"
-        for name, room in (("second_moment", 16), ("batch_variance", 16)):
-            line += f"{np.mean([row[name] for row in of_kind]):>{room}.4g}{of_kind[0][f'theory_{name}']:>12.4g}"
-        console.print(line)
+        numbers = [
+            number
+            for name in ("second_moment", "batch_variance")
+            for number in (np.mean([row[name] for row in of_kind]), of_kind[0][f"theory_{name}"])
+        ]
+        table.add_row(kind, *(f"{number:.4g}" for number in numbers))
+    console.print(table)
 
 
 LAB = Lab(

@@ -34,9 +34,8 @@ class Profile(NamedTuple):
 def profile(x: Tensor, weights: Tensor, block: Block, top: Tensor, at: Sequence[int] | None = None) -> Profile:
     """The profile of networks of equal blocks, at the blocks ``at``, counted from 0 (None: at all).
 
-    A network without BN is linear in the length of its input: there the signal is brought to length 1 before every
-    block and the factor kept as a logarithm, so that nothing overflows at any depth. Its gradient then has the factor
-    by itself.
+    What a network without BN gives is proportional to the length of its input: there the signal is brought to a mean
+    square of 1 before every block and the factor kept as a logarithm, so that nothing overflows at any depth.
 
     :param x: inputs ``(networks, batch, width)``; ``weights``: ``(blocks, networks, width, width)``.
     :param top: the gradient at the output, shaped like ``x``.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from icsbench.random_networks import batch_norm, gaussian, stream
+from icsbench.random_networks import batch_norm, gaussian, parts, stream
 from icsbench.theory.residual import Block
 
 _WEIGHTS_AT_ONCE = 2**25  # numbers: 128 MiB
@@ -34,17 +34,15 @@ def _held_norm(x: Tensor) -> Tensor:
 
 
 def draw(
-    seed: int, lab: str, networks: int, depth: int, width: int, batch: int, dtype: torch.dtype
+    seed: int, lab: str, networks: int, depth: int, width: int, batch: int
 ) -> Iterator[tuple[range, Tensor, Tensor, list[torch.Generator]]]:
     """Random networks, as many at once as fit: their numbers, inputs, weights, and the streams that drew them.
 
     Each network has a stream of its own, so that it is the same whatever is drawn beside it.
     """
-    together = max(1, _WEIGHTS_AT_ONCE // (depth * width**2))
-    for first in range(0, networks, together):
-        numbers = range(first, min(first + together, networks))
+    for numbers in parts(networks, depth * width**2, _WEIGHTS_AT_ONCE):
         streams = [stream(seed, lab, number) for number in numbers]
-        x = torch.stack([gaussian(one, batch, width, dtype=dtype) for one in streams])
+        x = torch.stack([gaussian(one, batch, width) for one in streams])
         std = (2 / width) ** 0.5
-        weights = torch.stack([gaussian(one, depth, width, width, std=std, dtype=dtype) for one in streams], 1)
+        weights = torch.stack([gaussian(one, depth, width, width, std=std) for one in streams], 1)
         yield numbers, x, weights, streams

@@ -11,7 +11,8 @@ import numpy as np
 
 from icsbench.labs.contract import Lab, Row
 from icsbench.options import Options, in_range
-from icsbench.theory.residual import Floats, blocks, correlation_through_statistics, gradient_correlation
+from icsbench.theory.activations import Floats
+from icsbench.theory.residual import Block, blocks, correlation_through_statistics, gradient_correlation
 
 HELD = {"plain": "plain", "plain_bn_held": "plain_bn", "residual": "residual", "residual_bn_held": "residual_bn"}
 """Conditions, by the kind of their blocks; statistics, where there are any, are constants of the backward pass."""
@@ -39,16 +40,14 @@ class ShatteredOptions(Options):
 
 def _rows(options: ShatteredOptions, seed: int) -> Iterator[Row]:
     """A row per network, condition and depth: the mean correlation over pairs of inputs, uncentred."""
-    import torch
-
     from icsbench.labs.residual.tensors import draw
     from icsbench.labs.shattered.correlation import by_depth, looks_linear_by_depth
 
     depth = options.depths[-1]
     kinds = blocks(depth)
-    theory = {one: _theory(one, depth, options.batch) for one in (*HELD, *THROUGH, LOOKS_LINEAR)}
+    theory = {one: _theory(one, kinds, depth, options.batch) for one in (*HELD, *THROUGH, LOOKS_LINEAR)}
     sizes = (options.networks, depth, options.width, options.batch)
-    for numbers, x, weights, streams in draw(seed, "shattered", *sizes, torch.float32):
+    for numbers, x, weights, streams in draw(seed, "shattered", *sizes):
         found = {
             condition: by_depth(x, weights, kinds[kind], options.depths, streams, held=condition in HELD)
             for condition, kind in (HELD | THROUGH).items()
@@ -67,8 +66,7 @@ def _rows(options: ShatteredOptions, seed: int) -> Iterator[Row]:
                     }
 
 
-def _theory(condition: str, depth: int, batch: int) -> Floats:
-    kinds = blocks(depth)
+def _theory(condition: str, kinds: dict[str, Block], depth: int, batch: int) -> Floats:
     if condition in THROUGH:
         return correlation_through_statistics(kinds[THROUGH[condition]], depth, batch)
     return np.ones(depth) if condition == LOOKS_LINEAR else gradient_correlation(kinds[HELD[condition]], depth, batch)
