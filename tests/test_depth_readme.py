@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from icsbench.analysis.claims.residual import EXPONENT
 from icsbench.theory.mean_field import forward_eigenvalues, plain_layer, rate
-from icsbench.theory.residual import EXPONENT
 
 REFERENCE = Path(__file__).resolve().parent.parent / "results" / "reference"
 TEXT = " ".join((REFERENCE / "depth" / "README.md").read_text().split())

@@ -111,7 +111,7 @@ def test_probes_that_are_due_together_have_their_rows_in_a_fixed_order(tmp_path,
 
     # Up to this step: the row of training; then the network: probes, accuracy; then the update that comes next.
     assert kinds(12) == ["train", "shift", "weights", "test", "weights"]
-    assert kinds(20) == ["train", "weights", "test", "ics", "weights"]
+    assert kinds(20) == ["train", "weights", "test", "least_squares", "ics", "weights"]
 
 
 @pytest.mark.parametrize("make", [config, regression])

@@ -23,8 +23,8 @@ _AIC_CLEAR = (
     "A difference of 10 in AIC leaves the worse of two models essentially no support (Burnham & Anderson 2002)."
 )
 _WALK = "Residuals of one network are no independent draws, so that AIC is a score, not a likelihood."
-_EXPONENT = math.pi / (math.pi - 1)
-"""Of the squared gradient of a residual network with BN in the depth, by theory."""
+EXPONENT = math.pi / (math.pi - 1)
+"""Of a residual network with BN: its squared gradient grows as the depth to this power, by theory."""
 _LOG_GRADIENT = "log_gradient"
 """The column that is a logarithm itself."""
 _of_blocks = partial(Part, studies=("residual",), of="networks")
@@ -130,8 +130,8 @@ SKIPS_TAME_THE_GROWTH = Claim(
             "residual_exponent",
             per_network(lambda rows: -_growth_of(rows, "residual_bn", _LOG_GRADIENT).polynomial.slope),
             "with skips: exponent of the squared gradient in the depth",
-            low=A_FIFTH * _EXPONENT,
-            high=_EXPONENT / A_FIFTH,
+            low=A_FIFTH * EXPONENT,
+            high=EXPONENT / A_FIFTH,
         ),
         _of_blocks(
             "plain_exponential",
