@@ -47,6 +47,8 @@ OTHERS = (
         *("optim.weight_decay=0.01", "model.head=512-512", "model.head_norm=true", "model.init=torch,he,gaussian"),
     ),
     ("model=vgg11", *MODELS["vgg11"], *PROBES["none"], "norm=none,bn", "data.flip=true", "data.crop=true"),
+    ("model=resnet20", "model.width=0.25", "batch_size=16", *PROBES["all"], f"norm={NORMS},skipinit,fixup"),
+    ("model=residual_mlp", "data=digits8", "batch_size=16", *PROBES["all"], f"norm={NORMS},skipinit,fixup"),
 )
 KILLED = ("model=vgg11", *MODELS["vgg11"], *PROBES["all"], "norm=noisy_bn", "optim.momentum=0.9", "steps=90")
 

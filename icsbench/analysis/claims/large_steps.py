@@ -25,6 +25,7 @@ from icsbench.analysis.quantities.large_steps import (
 )
 from icsbench.analysis.statistics import geometric_mean, slope
 from icsbench.record.reader import Run
+from icsbench.record.schema import STEP_DIVERGES
 
 _RESIDUAL = ("large_steps",)
 _PLAIN = ("large_steps_plain",)
@@ -124,8 +125,8 @@ def _step_part(
     return Part(
         name,
         partial(_steps_borne, norm),
-        "smallest step along the first gradient at which the loss is more than 1,000 times what it was, with "
-        f"{label} / without: medians over the first batches, of the {network} network",
+        f"smallest step along the first gradient at which the loss is more than {STEP_DIVERGES:,.0f} times what it "
+        f"was, with {label} / without: medians over the first batches, of the {network} network",
         study,
         kind="ratio",
         of="networks",
