@@ -106,6 +106,8 @@ class Norm:
     """Whether it also stands at the network's output layer, ``place.output``; others are not called there."""
     residual: bool = False
     """Whether it is one of residual branches, ``place.branch``; a network without any is refused."""
+    check: Callable[[Any, int], None] = lambda options, batch_size: None
+    """``(options, batch_size)``: refuses, by a ValueError of one line, a batch size of training that does not fit."""
 
     def bound(self, options: Options) -> NormLayer:
         """The norm with its options, as a network takes it."""
