@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from icsbench.norms.batch_norm import BatchNormOptions
 from icsbench.norms.contract import Look, Norm, Place
-from icsbench.norms.running import RunningNorm, affine_map
+from icsbench.norms.running import RunningNorm, affine_map, mean_and_variance
 from icsbench.options import in_range
 
 
@@ -51,13 +51,12 @@ class BatchRenorm(RunningNorm):
 
     def by_batch(self, x: Tensor) -> Tensor:
         """Normalize by the batch, and correct."""
-        mean, var = x.new_zeros(2, x.shape[1])  # momentum 1: afterwards, those of the batch, the variance unbiased
-        normalized = torch.batch_norm(x, None, None, mean, var, True, 1.0, self.eps, torch.backends.cudnn.enabled)
-        m = x.numel() // x.shape[1]
-        std = (var * ((m - 1) / m) + self.eps).sqrt()
+        mean, var = mean_and_variance(x.detach())
+        std = (var + self.eps).sqrt()
         r, d = self._correction(mean, std)
         self.follow(mean, std)
-        return affine_map(normalized, self.weight * r, self.weight * d + self.bias)
+        weight, bias, fast = self.weight * r, self.weight * d + self.bias, torch.backends.cudnn.enabled
+        return torch.batch_norm(x, weight, bias, None, None, True, 0.0, self.eps, fast)
 
     def by_population(self, x: Tensor) -> Tensor:
         """Normalize by the running statistics."""

@@ -16,45 +16,57 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from icsbench.norms.batch_norm import BatchNormOptions, batch_norm_module
 from icsbench.norms.contract import Look, Norm, Place
-from icsbench.norms.running import RunningNorm, affine_map, mean_and_variance, unbiased
+from icsbench.norms.running import RunningNorm, affine_map, batch_axes, mean_and_variance, normalize, unbiased
 from icsbench.options import Options, in_range, one_of
 
 
-class PartOfBatchNorm(RunningNorm):
-    """Some of the steps of batch normalization: ``gamma (x - mu) / sigma + beta`` without mu or without sigma.
+class MeanOnly(RunningNorm):
+    """``gamma (x - mu) + beta``."""
 
-    :param centre: whether the mean is subtracted.
-    :param rescale: whether it is divided by sigma.
-    :param through: whether the backward pass goes through the statistics.
-    """
+    keeps: ClassVar[dict[str, float]] = {"running_mean": 0.0}
 
-    def __init__(
-        self, features: int, options: BatchNormOptions, *, centre: bool = True, rescale: bool = True,
-        through: bool = True,
-    ) -> None:  # fmt: skip
-        super().__init__(features, options)
-        self.centre, self.rescale, self.through = centre, rescale, through
+    def by_batch(self, x: Tensor) -> Tensor:
+        """Subtract the mean of ``x``."""
+        mean = x.mean(batch_axes(x))
+        self.follow(mean)
+        return affine_map(x, self.weight, self.bias - mean * self.weight)
+
+    def by_population(self, x: Tensor) -> Tensor:
+        """Subtract the running mean."""
+        return affine_map(x, self.weight, self.bias - self.get_buffer("running_mean") * self.weight)
+
+
+class VarianceOnly(RunningNorm):
+    """``gamma x / sigma + beta``, sigma about the mean, which is not subtracted."""
+
+    keeps: ClassVar[dict[str, float]] = {"running_var": 1.0}
+
+    def by_batch(self, x: Tensor) -> Tensor:
+        """Divide by the standard deviation of ``x``."""
+        out, _, var = normalize(x, self.weight, self.bias, self.eps, centre=False)
+        self.follow(unbiased(var, x))
+        return out
+
+    def by_population(self, x: Tensor) -> Tensor:
+        """Divide by the root of the running variance."""
+        return affine_map(x, self.weight * (self.get_buffer("running_var") + self.eps).rsqrt(), self.bias)
+
+
+class DetachedBatchNorm(RunningNorm):
+    """Batch normalization whose statistics are constants for the backward pass."""
 
     def by_batch(self, x: Tensor) -> Tensor:
         """Normalize by the statistics of ``x``."""
-        mean, var = mean_and_variance(x if self.through else x.detach())
+        mean, var = mean_and_variance(x.detach())
         self.follow(mean, unbiased(var, x))
-        return self._by(x, mean, var)
-
-    def by_population(self, x: Tensor) -> Tensor:
-        """Normalize by the running statistics."""
-        return self._by(x, self.get_buffer("running_mean"), self.get_buffer("running_var"))
-
-    def _by(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-        slope = self.weight * (var + self.eps).rsqrt() if self.rescale else self.weight
-        return affine_map(x, slope, self.bias - mean * slope if self.centre else self.bias)
+        return torch.batch_norm(x, self.weight, self.bias, mean, var, False, 0.0, self.eps, False)
 
 
 class FrozenBatchNorm(nn.Module):
@@ -119,13 +131,6 @@ class LastOptions(BatchNormOptions):
         one_of("norm.at", self.at, ("hidden", "output"))
 
 
-def _part(name: str, look: Look, **part: bool) -> Norm:
-    def layer(options: BatchNormOptions, transform: nn.Module, place: Place) -> tuple[nn.Module, nn.Module]:
-        return transform, PartOfBatchNorm(place.features, options, **part)
-
-    return Norm(name, look, layer, BatchNormOptions, keeps_statistics=True)
-
-
 def _at(here: Callable[[Any, Place], bool]) -> Any:
     """A norm's ``layer``: batch normalization at the places that are ``here``."""
 
@@ -135,9 +140,27 @@ def _at(here: Callable[[Any, Place], bool]) -> Any:
     return layer
 
 
-BN_MEAN = _part("bn_mean", Look("Standard + BN's mean only", 20, "#1B6E8C", (0, (4, 1.2)), "_"), rescale=False)
-BN_VAR = _part("bn_var", Look("Standard + BN's variance only", 21, "#B8860B", (0, (1.2, 1.2)), "|"), centre=False)
-BN_DETACHED = _part("bn_detached", Look("Standard + BN, statistics detached", 22, "#A8324A", "-.", "+"), through=False)
+BN_MEAN = Norm(
+    "bn_mean",
+    Look("Standard + BN's mean only", 20, "#1B6E8C", (0, (4, 1.2)), "_"),
+    lambda options, transform, place: (transform, MeanOnly(place.features, options)),
+    BatchNormOptions,
+    keeps_statistics=True,
+)
+BN_VAR = Norm(
+    "bn_var",
+    Look("Standard + BN's variance only", 21, "#B8860B", (0, (1.2, 1.2)), "|"),
+    lambda options, transform, place: (transform, VarianceOnly(place.features, options)),
+    BatchNormOptions,
+    keeps_statistics=True,
+)
+BN_DETACHED = Norm(
+    "bn_detached",
+    Look("Standard + BN, statistics detached", 22, "#A8324A", "-.", "+"),
+    lambda options, transform, place: (transform, DetachedBatchNorm(place.features, options)),
+    BatchNormOptions,
+    keeps_statistics=True,
+)
 BN_FROZEN = Norm(
     "bn_frozen",
     Look("Standard + BN of the first batch", 23, "#4A7A3A", (0, (2.5, 1.2)), "4"),

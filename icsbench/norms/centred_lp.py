@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from icsbench.errors import IcsbenchError
 from icsbench.norms.batch_norm import BatchNormOptions
 from icsbench.norms.contract import Look, Norm, Place
-from icsbench.norms.running import RunningNorm, affine_map, batch_axes, per_feature
+from icsbench.norms.running import RunningNorm, affine_map, batch_axes, normalize, per_feature
 from icsbench.options import in_range
 
 
@@ -54,8 +54,12 @@ class CentredLpNorm(RunningNorm):
 
         :raises IcsbenchError: a feature has fewer values than k.
         """
+        if self.k is None:
+            out, mean, scale = normalize(x, self.weight, self.bias, self.eps, p=1)
+            self.follow(mean, scale)
+            return out
         mean = x.mean(batch_axes(x))
-        scale = self._scale((x - per_feature(mean, x)).abs())
+        scale = _largest((x - per_feature(mean, x)).abs(), self.k)
         self.follow(mean, scale)
         return self._by(x, mean, scale)
 
@@ -63,19 +67,22 @@ class CentredLpNorm(RunningNorm):
         """Normalize by the running statistics."""
         return self._by(x, self.get_buffer("running_mean"), self.get_buffer("running_scale"))
 
-    def _scale(self, deviations: Tensor) -> Tensor:
-        if self.k is None:
-            return deviations.mean(batch_axes(deviations)) * math.sqrt(math.pi / 2)
-        values = deviations.transpose(0, 1).flatten(1)
-        m = values.shape[1]
-        if self.k > m:
-            raise IcsbenchError(f"norm.k must be at most the {m} values that a feature has in a batch (got {self.k})")
-        factor = 0.5 * (1 + math.sqrt(math.pi * math.log(4))) / math.sqrt(2 * math.log(m))
-        return values.topk(self.k, 1, sorted=False).values.mean(1) * factor
-
     def _by(self, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         slope = self.weight / (scale + self.eps)
         return affine_map(x, slope, self.bias - mean * slope)
+
+
+def _largest(deviations: Tensor, k: int) -> Tensor:
+    """The mean of the k largest of each feature, ``(C,)``, scaled.
+
+    :raises IcsbenchError: there are fewer.
+    """
+    values = deviations.transpose(0, 1).flatten(1)
+    m = values.shape[1]
+    if k > m:
+        raise IcsbenchError(f"norm.k must be at most the {m} values that a feature has in a batch (got {k})")
+    factor = 0.5 * (1 + math.sqrt(math.pi * math.log(4))) / math.sqrt(2 * math.log(m))
+    return values.topk(k, 1, sorted=False).values.mean(1) * factor
 
 
 def _l1(options: BatchNormOptions, transform: nn.Module, place: Place) -> tuple[nn.Module, nn.Module]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from icsbench.norms.batch_norm import BatchNormOptions
 from icsbench.norms.contract import Look, Norm, Place
-from icsbench.norms.running import RunningNorm
+from icsbench.norms.running import RunningNorm, normalize, unbiased
 from icsbench.options import in_range
 
 
@@ -45,29 +45,19 @@ class GhostBatchNorm(RunningNorm):
         """Normalize each ghost batch by its own statistics."""
         ghosts = min(math.ceil(len(x) / self.ghost_size), len(x) // 2) or 1
         size, longer = divmod(len(x), ghosts)
-        counts = (longer, ghosts - longer)  # of size + 1 samples, and of size samples
-        parts = x.split((longer * (size + 1), len(x) - longer * (size + 1)))
-        found = [self._each(part, count) for part, count in zip(parts, counts, strict=True) if count]
-        out, means, variances = (of[0] if len(of) == 1 else torch.cat(of) for of in zip(*found, strict=True))
+        if longer:  # so many ghost batches of size + 1 samples, then those of size samples
+            ends = (longer * (size + 1), (ghosts - longer) * size)
+            found = [self._each(*part) for part in zip(x.split(ends), (longer, ghosts - longer), strict=True)]
+            out, means, variances = map(torch.cat, zip(*found, strict=True))
+        else:
+            out, means, variances = self._each(x, ghosts)
         self.follow(means, variances)
         return out
 
     def _each(self, x: Tensor, ghosts: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalize ``ghosts`` equal parts of x: the result, and their means and unbiased variances, ``(ghosts, C)``.
-
-        Features of different ghost batches are different features: C of each are ``ghosts C`` of one small batch. Laid
-        out as an image of height m / ghosts and width 1, features last in memory, which the kernel is fastest with.
-        """
-        features = x.shape[1]
-        channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        rows = x.movedim(1, -1)
-        folded = rows.reshape(ghosts, -1, features).transpose(0, 1).reshape(1, -1, 1, ghosts * features).movedim(-1, 1)
-        mean, var = x.new_zeros(2, ghosts * features)  # momentum 1: afterwards, those of the batch
-        weight, bias = self.weight.repeat(ghosts), self.bias.repeat(ghosts)
-        out = torch.batch_norm(folded, weight, bias, mean, var, True, 1.0, self.eps, torch.backends.cudnn.enabled)
-        out = out.movedim(1, -1).reshape(-1, ghosts, features).transpose(0, 1).reshape(rows.shape).movedim(-1, 1)
-        out = out.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-        return out, mean.view(ghosts, features), var.view(ghosts, features)
+        """Normalize so many equal parts of x: the result, and their means and unbiased variances, ``(ghosts, C)``."""
+        out, means, variances = normalize(x, self.weight, self.bias, self.eps, batches=ghosts)
+        return out, means, unbiased(variances, x)
 
 
 def _layer(options: GhostOptions, transform: nn.Module, place: Place) -> tuple[nn.Module, nn.Module]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from icsbench.norms.batch_norm import BatchNormOptions
 
+_L1_FACTOR = math.sqrt(math.pi / 2)
+"""The standard deviation of Gaussian values is so many times their mean deviation."""
 _NOTHING = 1e-37
 """An epsilon that leaves a variance of 1 as it is; the fused kernel takes none of 0."""
 
@@ -24,14 +27,83 @@ def per_feature(values: Tensor, x: Tensor) -> Tensor:
 
 
 def mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the biased variance of each feature over the batch, ``(C,)``, differentiable."""
+    """The mean and the biased variance of each feature over the batch, ``(C,)``."""
     mean = x.mean(batch_axes(x))
     return mean, (x - per_feature(mean, x)).square().mean(batch_axes(x))
 
 
+class _Normalize(torch.autograd.Function):
+    """(x, weight, bias, eps, p, centre, batches) -> (out, mean, spread), differentiable any number of times.
+
+    Inside, x is ``(k, n, C, ...)``, k batches; mean and spread are ``(k, 1, C, 1, ...)``. As in ``lp``, every pass over
+    the activations counts, and mean and spread are outputs so that, saved, they still depend on x. ``out`` is no view:
+    a nonlinearity may be in place.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor, eps: float, p: int, centre: bool, batches: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        out = torch.empty_like(x)
+        x = x.unflatten(0, (batches, -1))
+        axes = (1, *range(3, x.dim()))
+        mean = x.mean(axes, keepdim=True)
+        centred = x - mean
+        if p == 2:
+            spread = centred.square().mean(axes, keepdim=True)
+        else:
+            spread = centred.abs().mean(axes, keepdim=True) * _L1_FACTOR
+        slope = weight.view(mean.shape[2:]) / _divisor(spread, eps, p)
+        torch.addcmul(bias.view(mean.shape[2:]), centred if centre else x, slope, out=out.view_as(x))
+        return out, mean, spread
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, weight, _, ctx.eps, ctx.p, ctx.centre, _ = inputs
+        ctx.save_for_backward(x, weight, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, spread = ctx.saved_tensors
+        dout, dmean, dspread = gradients
+        x, dout = (of.unflatten(0, (len(mean), -1)) for of in (x, dout))
+        axes, m = (1, *range(3, x.dim())), x.numel() // mean.numel()
+        centred = x - mean
+        divisor = _divisor(spread, ctx.eps, ctx.p)
+        slope = weight.view(mean.shape[2:]) / divisor
+        dbias = dout.sum(axes, keepdim=True)
+        dslope = (dout * (centred if ctx.centre else x)).sum(axes, keepdim=True)
+        ddivisor = -dslope * slope / divisor
+        if ctx.centre:
+            dmean = dmean - dbias * slope
+        direction, share = centred, (dspread + ddivisor / (2 * divisor)) * (2 / m)
+        if ctx.p == 1:
+            direction, share = centred.sign(), (dspread + ddivisor) * (_L1_FACTOR / m)
+            dmean = dmean - share * direction.sum(axes, keepdim=True)
+        dx = torch.addcmul(dmean / m, direction, share).addcmul_(dout, slope)
+        return dx.flatten(0, 1), (dslope / divisor).sum(0).flatten(), dbias.sum(0).flatten(), None, None, None, None
+
+
+def _divisor(spread: Tensor, eps: float, p: int) -> Tensor:
+    return (spread + eps).sqrt() if p == 2 else spread + eps
+
+
+def normalize(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, p: int = 2, centre: bool = True, batches: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``weight (x - mean) / divisor + bias`` by each of so many equal batches that x, ``(N, C, ...)``, consists of.
+
+    The spread is the biased variance and the divisor sqrt(spread + eps); for ``p`` = 1 the spread is the mean of
+    ``|x - mean|`` times sqrt(pi / 2), and the divisor spread + eps. Without ``centre`` the mean is not subtracted.
+    Returns the result, the means and the spreads, ``(batches, C)``.
+    """
+    out, mean, spread = cast("tuple[Tensor, ...]", _Normalize.apply(x, weight, bias, eps, p, centre, batches))
+    return out, mean.view(batches, -1), spread.view(batches, -1)
+
+
 def unbiased(variance: Tensor, x: Tensor) -> Tensor:
-    """The unbiased variance of the batch ``x`` from the biased one: times m / (m - 1)."""
-    m = x.numel() // x.shape[1]
+    """The unbiased variance of batches that ``x`` consists of, from the biased one: times m / (m - 1)."""
+    m = x.numel() // variance.numel()
     return variance * (m / (m - 1))
 
 
