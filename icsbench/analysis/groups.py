@@ -38,7 +38,13 @@ _UNUSUAL = {
     "model.head_norm": "norm in the head",
     "amp": "{}",
 }
-_CUSTOMARY = {"optim.schedule": "constant", "data.order": "reshuffle", "model.init": "glorot", "model.head": "linear", "amp": "float32"}
+_CUSTOMARY = {
+    "optim.schedule": "constant",
+    "data.order": "reshuffle",
+    "model.init": "glorot",
+    "model.head": "linear",
+    "amp": "float32",
+}
 
 
 class NotMeasured(IcsbenchError):

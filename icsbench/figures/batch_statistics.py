@@ -87,7 +87,10 @@ def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
     below(row[-1], "evaluated batch")
     beside(row[0], "test accuracy (%)", 22)
     page.legend(
-        [Line2D([], [], color=color, marker=marker, markersize=3, label=label) for label, color, marker in _LOOKS.values()]
+        [
+            Line2D([], [], color=color, marker=marker, markersize=3, label=label)
+            for label, color, marker in _LOOKS.values()
+        ]
     )
     return page.figure
 

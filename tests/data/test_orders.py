@@ -22,7 +22,14 @@ def batches_of(labels, size, order, seed=0, classes_per_batch=1):
     images = torch.zeros(len(labels), 4, 4, 1, dtype=torch.uint8)
     mean, std = torch.zeros(1), torch.ones(1)
     return Batches(
-        Split(images, labels), size, seed, order=order, classes_per_batch=classes_per_batch, mean=mean, std=std, device="cpu"
+        Split(images, labels),
+        size,
+        seed,
+        order=order,
+        classes_per_batch=classes_per_batch,
+        mean=mean,
+        std=std,
+        device="cpu",
     )
 
 

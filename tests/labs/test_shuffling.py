@@ -92,7 +92,9 @@ def test_the_minimum_of_reshuffling_is_that_of_all_permutations():
     x = random_networks.gaussian(draw, 1, 6, 2, dtype=torch.float64)
     y = random_networks.gaussian(draw, 1, 6, dtype=torch.float64)
     every = torch.tensor([*permutations(range(6))]).view(1, -1, 3)
-    torch.testing.assert_close(optimum(x, y, every_batch(6, 3), "bn"), optimum(x, y, every, "bn"), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        optimum(x, y, every_batch(6, 3), "bn"), optimum(x, y, every, "bn"), rtol=1e-9, atol=1e-12
+    )
     raw, features_of_all = optimum(x, y, every_batch(6, 3), "none"), features(x, torch.arange(6)[None, None], "none")
     torch.testing.assert_close(raw, optimum(x, y, torch.arange(6)[None, None], "none"), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(features_of_all[:, 0], x, rtol=0, atol=0)
