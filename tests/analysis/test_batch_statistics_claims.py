@@ -19,7 +19,7 @@ LINEAR = {  # of each norm and order: from_reshuffled, its theory, from_full, an
     ("none", "shuffle_once"): (0.01, 0.0, 0.01, 0.1, 0.1, 0.05),
     ("none", "fixed_batches"): (0.01, 0.0, 0.01, 0.1, 0.1, 0.05),
 }
-ACCURACY = {  # of each norm and order: running, precise, random batch, batch by class at the end; running, precise early
+ACCURACY = {  # of each norm and order: running, precise, random batch, batch by class; running, precise early
     ("bn", "reshuffle"): (0.60, 0.60, 0.60, 0.3, 0.2, 0.3),
     ("bn", "by_class"): (0.15, 0.2, 0.2, 0.9, 0.1, 0.1),
     ("none", "reshuffle"): (0.5, None, None, None, 0.2, None),

@@ -1,8 +1,9 @@
 """Claims on the batch behind BN's statistics: shuffled once or in every epoch, sorted by class, or the population."""
 
+import math
 from functools import partial
 
-from icsbench.analysis.claims.contract import Claim, Measured, Part
+from icsbench.analysis.claims.contract import Claim, Measure, Measured, Part
 from icsbench.analysis.claims.networks import per_network
 from icsbench.analysis.claims.paired import paired, runs_of
 from icsbench.analysis.claims.texts import A_FIFTH, BY_A_FIFTH
@@ -212,8 +213,8 @@ def _precise_minus_running(last: bool, group: Group) -> Measured:
     )
 
 
-def _ratio(name: str, measure: partial, what: str, **region: float) -> Part:
-    return Part(name, measure, what, ("batch_statistics",), kind="ratio", **region)
+def _ratio(name: str, measure: Measure, what: str, *, low: float = -math.inf, high: float = math.inf) -> Part:
+    return Part(name, measure, what, ("batch_statistics",), kind="ratio", low=low, high=high)
 
 
 BATCHES_BY_CLASS_LEAK = Claim(

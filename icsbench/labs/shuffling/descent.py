@@ -53,7 +53,7 @@ def along(
     batches = _batches(options, seed, order)
     for epoch in range(options.epochs):
         chosen = next(batches)
-        z = features(x, chosen, norm) if epoch == 0 or order != "shuffle_once" else z
+        z = features(x, chosen, norm)
         targets = y.gather(1, chosen.flatten(1)).view(chosen.shape)
         lr = options.lr / (1 + epoch / options.decay)
         for part, target in zip(z.unbind(1), targets.unbind(1), strict=True):
