@@ -53,9 +53,16 @@ _INPUTS = {
 }
 
 
+_ORDERS = ("reshuffle", "shuffle_once", "fixed_batches", "by_class")
+
+
 @dataclass
 class DataConfig:
-    """Which data, and what is done to them. ``root`` says where they are and does not change the run."""
+    """Which data, and what is done to them. ``root`` says where they are and does not change the run.
+
+    ``order``: that of the training images, from epoch to epoch, see :func:`icsbench.data.epoch_order`;
+    ``classes_per_batch``: the classes of a batch in the order ``by_class``, and without meaning in the others.
+    """
 
     name: str = "digits"
     root: str | None = None
@@ -63,9 +70,18 @@ class DataConfig:
     binary: bool = False
     flip: bool = False
     crop: bool = False
+    order: str = "reshuffle"
+    classes_per_batch: int = 1
 
     def __post_init__(self) -> None:
         one_of("data.name", self.name, tuple(_INPUTS))
+        one_of("data.order", self.order, _ORDERS)
+        in_range("data.classes_per_batch", self.classes_per_batch, 1)
+        if not self.classes and self.order != "reshuffle":
+            raise ValueError(
+                f"data.order={self.order} does not fit {self.name}, which is trained on the full batch: "
+                "it must be reshuffle"
+            )
         in_range("data.val_size", self.val_size, 0)
         if self.val_size == 1:
             raise ValueError("data.val_size must be 0 or at least 2 (got 1)")

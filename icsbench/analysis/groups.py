@@ -31,13 +31,20 @@ _UNUSUAL = {
     "optim.schedule": "{} schedule",
     "data.flip": "flipped",
     "data.crop": "cropped",
+    "data.order": "batches {}",
     "model.init": "{} init",
     "model.init_std": "std {}",
     "model.head": "head {}",
     "model.head_norm": "norm in the head",
     "amp": "{}",
 }
-_CUSTOMARY = {"optim.schedule": "constant", "model.init": "glorot", "model.head": "linear", "amp": "float32"}
+_CUSTOMARY = {
+    "optim.schedule": "constant",
+    "data.order": "reshuffle",
+    "model.init": "glorot",
+    "model.head": "linear",
+    "amp": "float32",
+}
 
 
 class NotMeasured(IcsbenchError):

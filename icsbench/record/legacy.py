@@ -29,6 +29,8 @@ LOOKS: dict[str, dict[str, Any]] = {
 _DEFAULTS: dict[str, Any] = {
     "amp": False,
     "data.binary": False,
+    "data.classes_per_batch": 1,
+    "data.order": "reshuffle",
     "log_every": 10,
     "norm.strength": 1.0,
     "optim.momentum": 0.0,
