@@ -56,8 +56,8 @@ def _random(model: Network, counts: dict[str, int], seed: int) -> Iterator[nn.Pa
         weight = next(parameter for parameter in block.transform.parameters() if parameter.dim() > 1)
         if weight.numel() < counts[path]:
             raise IcsbenchError(
-                f"optim.train=random needs {counts[path]} weights in {path}, as many as its norm has parameters, and it "
-                f"has {weight.numel()}; choose a wider network"
+                f"optim.train=random needs {counts[path]} weights in {path}, as many as its norm has parameters, "
+                f"and it has {weight.numel()}; choose a wider network"
             )
         mask = _mask(weight.numel(), counts[path], stream_seed(seed, "trained", path))
         setattr(weight, "trained_entries", mask.view(weight.shape).to(weight.device))  # noqa: B010

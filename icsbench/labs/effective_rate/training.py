@@ -1,7 +1,7 @@
 """The trainings of the lab."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -61,6 +61,7 @@ def scheduled(variant: str, rates: Tensor, seed: int) -> Tensor:
 def course(network: Network, model: Net, rates: Tensor | None = None) -> Course:
     """Train ``model``, which is untrained, as it is; with ``rates``, on weights of fixed length at these rates."""
     config, task = network.config, network.task
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     _start_noise(model, config.seed)
     weights = _ahead_of_norm(model.parameters())
     apart = set(weights)
@@ -90,7 +91,7 @@ def course(network: Network, model: Net, rates: Tensor | None = None) -> Course:
     return Course(losses, accuracies, torch.stack(found), lengths)
 
 
-def _ahead_of_norm(parameters) -> list[Tensor]:
+def _ahead_of_norm(parameters: Iterable[Tensor]) -> list[Tensor]:
     return [p for p in parameters if p.dim() > 1 and getattr(p, "ahead_of_norm", False)]
 
 

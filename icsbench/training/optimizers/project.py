@@ -1,10 +1,10 @@
 """Weights of a fixed length: after every update each weight tensor is scaled back to the norm that it started with.
 
-``w <- w - lr v``, then ``w <- w ||w_0|| / ||w||`` (Frobenius norms of a whole tensor). The second half of "normalize and
-project" (Lyle et al. 2024, "Normalization and effective learning rates in reinforcement learning"); weights of bounded
-norm are those of Hoffer et al. 2018, "Norm matters", section 3. Where a norm such as BN makes the network independent
-of the length of a weight, nothing changes but its effective learning rate ``lr / ||w||^2``, which then stays at its
-first value.
+``w <- w - lr v``, then ``w <- w ||w_0|| / ||w||`` (Frobenius norms of a whole tensor). The second half of "normalize
+and project" (Lyle et al. 2024, "Normalization and effective learning rates in reinforcement learning"); weights of
+bounded norm are also in Hoffer et al. 2018, "Norm matters". Where a norm such as BN makes the network independent of
+the length of a weight, nothing changes but its effective learning rate ``lr / ||w||^2``, which then stays at its first
+value.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def _before(optimizer: TorchOptimizer, options: ProjectOptions) -> None:
 
 @torch.no_grad()
 def _after(optimizer: TorchOptimizer, options: ProjectOptions) -> None:
-    """Scale back. A weight that became zero or not finite is not finite from there on, which ends the run as diverged."""
+    """Scale back. A weight that became zero is not finite from there on, and the run ends as diverged."""
     state: dict[str, Any] = optimizer.state["project"]  # pyright: ignore[reportArgumentType]
     for weight, length in zip(_weights(optimizer, options), state["lengths"], strict=True):
         weight *= length / vector_norm(weight, dtype=torch.float64)
