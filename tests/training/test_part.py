@@ -55,7 +55,7 @@ def run_of(tmp_path, train, output=False, **changes):
     optim = options_of(
         "optim", momentum=0.9, weight_decay=0.01, train=train, train_output=output, **changes.pop("optim", {})
     )
-    c = config(tmp_path, optim=optim, probes=probes_options(shift=False), **changes)
+    c = config(tmp_path, optim=optim, **{"probes": probes_options(shift=False), "steps": 10, **changes})
     return c, training.run(c)
 
 
@@ -84,7 +84,7 @@ def test_what_is_not_trained_stays_bit_for_bit(tmp_path, output):
 
 
 def test_projection_of_a_weight_does_not_move_what_is_not_trained(tmp_path):
-    c, _ = run_of(tmp_path, "random", optim={"wrap": {"project": ProjectOptions()}})
+    c, _ = run_of(tmp_path, "random", optim={"wrap": {"project": ProjectOptions()}}, steps=3)
     model = training.build_model(c, 10)
     trained_part(model, c.optim, c.seed)
     moved = changed(c)
@@ -99,11 +99,11 @@ def test_a_resumed_run_is_bit_identical(tmp_path, train):
         pass
 
     def kill(progress):
-        if progress.step == 15:
+        if progress.step == 5:
             raise Killed
 
     whole, _ = run_of(tmp_path / "whole", train)
-    halves = replace(whole, results=str(tmp_path / "halves"), checkpoint_every=10)
+    halves = replace(whole, results=str(tmp_path / "halves"), checkpoint_every=4)
     with pytest.raises(Killed):
         training.run(halves, show=kill)
     training.run(halves)
@@ -131,8 +131,8 @@ def test_a_network_without_parameters_of_norms_is_refused(train):
 
 
 def test_what_is_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="optim.train must be one of all, affine, random"):
+    with pytest.raises(ValueError, match=r"optim\.train must be one of all, affine, random"):
         options_of("optim", train="gamma")
-    with pytest.raises(ValueError, match="optim.train_output=true does nothing with optim.train=all"):
+    with pytest.raises(ValueError, match=r"optim\.train_output=true does nothing"):
         options_of("optim", train_output=True)
     assert options_of("optim").train == "all"

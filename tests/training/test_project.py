@@ -1,4 +1,4 @@
-"""The wrapper that keeps weights at their first length: by hand, on networks with BN and without, and what it refuses."""
+"""The wrapper that keeps weights at their first length: by hand, with BN and without, and what it refuses."""
 
 import copy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from icsbench import training
 from icsbench.app.compose import composed
-from icsbench.config import options_of, resolve
+from icsbench.config import options_of, probes_options, resolve
 from icsbench.errors import IcsbenchError
 from icsbench.training.optimizers import build_optimizer
 from icsbench.training.optimizers.project import ProjectOptions
@@ -84,14 +84,15 @@ def test_with_bn_the_network_is_that_without_projection_and_without_bn_it_is_not
 
 
 def test_a_resumed_run_is_bit_identical(tmp_path):
-    c = config(tmp_path / "whole", optim=options_of("optim", momentum=0.9, wrap={"project": ProjectOptions()}))
-    halves = replace(c, results=str(tmp_path / "halves"), checkpoint_every=10)
+    optim = options_of("optim", momentum=0.9, wrap={"project": ProjectOptions()})
+    c = config(tmp_path / "whole", optim=optim, probes=probes_options(shift=False), steps=10)
+    halves = replace(c, results=str(tmp_path / "halves"), checkpoint_every=4)
 
     class Killed(Exception):
         pass
 
     def kill(progress):
-        if progress.step == 15:
+        if progress.step == 5:
             raise Killed
 
     training.run(c)
@@ -115,7 +116,7 @@ def test_a_weight_of_zero_and_no_weight_at_all_are_refused_in_one_line(tmp_path)
     for parameters, tensors in (([one], "all"), ([zero], "hidden")):
         with pytest.raises(IcsbenchError, match=f"no weight of optim.wrap.project.tensors={tensors} is trained"):
             projecting(parameters, tensors).step()
-    with pytest.raises(IcsbenchError, match="optim.wrap.project.tensors must be one of hidden, all"):
+    with pytest.raises(IcsbenchError, match=r"optim\.wrap\.project\.tensors must be one of hidden, all"):
         resolve(OmegaConf.create({"optim": {"wrap": {"project": {"tensors": "some"}}}}))
 
 

@@ -20,10 +20,9 @@ shuffled      as recorded, with the steps of the record in a random order: the s
 
 For gradient descent without momentum, recorded is free exactly, up to BN's eps and rounding: with u = c w / ||w||, a
 step of w by lr g(w) is ||w|| / c times a step of u by ``lr c^2 / ||w||^2 g(u)``, and the projection scales the latter.
-(Weight decay wd of free only divides that rate by 1 - lr wd; a twin without weight decay is exact at that rate.) With
-momentum it is not: the velocity holds gradients at earlier lengths, and has a part along u. Without BN the function
-depends on the length, and nothing is equal. Every other parameter (gamma, beta, biases, the output layer) has the
-learning rate of the run.
+With momentum it is not: the velocity holds gradients at earlier lengths, and has a part along u. Nor with weight decay,
+which changes the rates by a share of about lr wd. Without BN the function depends on the length,
+and nothing is equal. Every other parameter (gamma, beta, biases, the output layer) has the learning rate of the run.
 """
 
 from collections.abc import Iterator
