@@ -36,7 +36,7 @@ STEPS = 1000
 
 
 def write(
-    root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=128, scale="cpu", train="all", **planted
+    root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=128, scale="cpu", trains="all", **planted
 ) -> Path:
     """Write one finished, sealed run; ``planted`` are values of ``PLAIN`` (a list of cosines and betas: over steps)."""
     values = PLAIN | planted
@@ -44,7 +44,7 @@ def write(
         values["beta"] = 2 / lr * planted.get("level", 1.0) * (lr / MIDDLE) ** (1 - planted.get("slope", 1.0))
     network = "dln" if experiment.startswith("dln") else "mlp" if experiment == "percentiles" else "vgg16"
     layers = {"dln": DLN["layers"], "mlp": MLP_LAYERS, "vgg16": LAYERS}[network]
-    path = Path(root) / experiment / f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}-{train}" / f"seed-{seed}"
+    path = Path(root) / experiment / f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}-{trains}" / f"seed-{seed}"
     (path / "probes" / "shift").mkdir(parents=True)
     (path / "probes" / "ics").mkdir()
     config = {
@@ -57,9 +57,9 @@ def write(
         "data": {"name": "gaussian" if network == "dln" else "cifar10"},
         "model": {"name": network, "width": 0.25},
         "norm": {"name": regime, "strength": strength},
-        "optim": {"lr": lr, "schedule": "constant", "train": train},
+        "optim": {"lr": lr, "schedule": "constant", "train": trains},
     }
-    if train != "all":
+    if trains != "all":
         config["study"] = {"factors": {"optim.train": []}}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     classes = None if network == "dln" else 10
@@ -154,8 +154,8 @@ def _write_percentiles(path, step, layers, drift):
 Runs = dict[tuple, dict]
 
 
-def _run(regime, lr=0.1, strength=1.0, batch_size=128, train="all"):
-    return regime, lr, strength, batch_size, train
+def _run(regime, lr=0.1, strength=1.0, batch_size=128, trains="all"):
+    return regime, lr, strength, batch_size, trains
 
 
 def _bn_over_none(name, base):
@@ -248,8 +248,8 @@ def _affine_to_random(value):
     """Each has its accuracy at the rate at which it trains; at the other it tests at something else."""
     good = {"affine": (0.1, {"train": 0.3, "test": 0.2 * value}), "random": (1.0, {"train": 0.3, "test": 0.2})}
     return {
-        _run("bn", lr, train=train): planted if lr == best else {"train": 0.2, "test": 0.9}
-        for train, (best, planted) in good.items()
+        _run("bn", lr, trains=trains): planted if lr == best else {"train": 0.2, "test": 0.9}
+        for trains, (best, planted) in good.items()
         for lr in (0.1, 1.0)
     }
 
@@ -321,8 +321,8 @@ def plant_claim(root, claim: Claim, values, study=None) -> None:
                 if part.studies[0] == name:
                     for run, planted in PLANT[part.name](of_part[seed]).items():
                         runs[run] = runs.get(run, {}) | planted
-            for (regime, lr, strength, batch_size, train), planted in runs.items():
-                place = {"lr": lr, "strength": strength, "batch_size": batch_size, "train": train}
+            for (regime, lr, strength, batch_size, trains), planted in runs.items():
+                place = {"lr": lr, "strength": strength, "batch_size": batch_size, "trains": trains}
                 write(root, study or name, regime, seed, **place, **planted)
 
 

@@ -42,7 +42,8 @@ AFFINE_ONLY = Claim(
         ),
     ),
     margin=f"{BY_A_FIFTH} Chance counts in both accuracies, which draws their ratio to 1. Known beforehand: what the "
-    "paper found in networks that are wider, deeper and trained for a hundred times as long.",
+    "paper found in networks that are wider, deeper and trained for a hundred times as long; one "
+    "ResNet-20 at width 1/4 with only gamma and beta trained (seed 100, 300 steps, lr 1): 20 % in training.",
     fairness=(
         "Control: as many random weights in every layer as it has gammas and betas, of the same network with BN (gamma "
         "1, beta 0); it has the normalization too, and lacks only its training.",
@@ -51,6 +52,8 @@ AFFINE_ONLY = Claim(
         "the steps: a random weight and a gamma need not have the same best rate.",
         "Not told apart: whether scale and shift per channel do it, or whether any parameters that act on whole "
         "channels would.",
+        "A plain network, narrow, for less than an epoch; the paper's are residual, and the effect grows with their "
+        "depth and width.",
         "gamma starts at 1; in part of the paper it starts uniform between 0 and 1.",
     ),
     figures=("affine-only",),
