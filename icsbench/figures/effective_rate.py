@@ -66,7 +66,12 @@ def _rows_of_page(drawn: Sequence[Series]) -> list[dict[str, Any]]:
 def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
     conditions = _rows_of_page(drawn)
     page = Page(
-        0.5 + LEGEND_LINE + 1.5 * len(conditions), text, top=0.3 + LEGEND_LINE, bottom=0.4, left=0.62, right=0.12
+        0.7 + 2 * LEGEND_LINE + 1.5 * len(conditions),
+        text,
+        top=0.3 + 2 * LEGEND_LINE,
+        bottom=0.4,
+        left=0.62,
+        right=0.12,
     )
     grid = page.axes(len(conditions), len(_PANELS), wspace=0.3, hspace=0.3)
     for row, condition in zip(grid, conditions, strict=True):
