@@ -105,10 +105,17 @@ class OptimConfig(Options):
     schedule: str = "constant"
     wrap: dict[str, Any] | None = None
     """Options of each wrapper by its name; the first one acts first."""
+    train: str = "all"
+    """Which parameters are trained, see :mod:`icsbench.training.part`: ``all``, ``affine``, ``random``."""
+    train_output: bool = False
+    """Whether the output layer is trained too, where not all parameters are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         in_range("optim.lr", self.lr, 0, open_low=True)
+        one_of("optim.train", self.train, ("all", "affine", "random"))
+        if self.train_output and self.train == "all":
+            raise ValueError("optim.train_output=true does nothing with optim.train=all; leave it out")
         one_of("optim.schedule", self.schedule, ("constant", "cosine"))
 
 

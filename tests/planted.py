@@ -35,14 +35,16 @@ PLAIN = {
 STEPS = 1000
 
 
-def write(root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=128, scale="cpu", **planted) -> Path:
+def write(
+    root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=128, scale="cpu", trains="all", **planted
+) -> Path:
     """Write one finished, sealed run; ``planted`` are values of ``PLAIN`` (a list of cosines and betas: over steps)."""
     values = PLAIN | planted
     if {"slope", "level"} & planted.keys():
         values["beta"] = 2 / lr * planted.get("level", 1.0) * (lr / MIDDLE) ** (1 - planted.get("slope", 1.0))
     network = "dln" if experiment.startswith("dln") else "mlp" if experiment == "percentiles" else "vgg16"
     layers = {"dln": DLN["layers"], "mlp": MLP_LAYERS, "vgg16": LAYERS}[network]
-    path = Path(root) / experiment / f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}" / f"seed-{seed}"
+    path = Path(root) / experiment / f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}-{trains}" / f"seed-{seed}"
     (path / "probes" / "shift").mkdir(parents=True)
     (path / "probes" / "ics").mkdir()
     config = {
@@ -55,8 +57,10 @@ def write(root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=12
         "data": {"name": "gaussian" if network == "dln" else "cifar10"},
         "model": {"name": network, "width": 0.25},
         "norm": {"name": regime, "strength": strength},
-        "optim": {"lr": lr, "schedule": "constant"},
+        "optim": {"lr": lr, "schedule": "constant", "train": trains},
     }
+    if trains != "all":
+        config["study"] = {"factors": {"optim.train": []}}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     classes = None if network == "dln" else 10
     data = {"name": "planted", "label": "planted", "fingerprint": "f" * 16, "num_classes": classes}
@@ -150,8 +154,8 @@ def _write_percentiles(path, step, layers, drift):
 Runs = dict[tuple, dict]
 
 
-def _run(regime, lr=0.1, strength=1.0, batch_size=128):
-    return regime, lr, strength, batch_size
+def _run(regime, lr=0.1, strength=1.0, batch_size=128, trains="all"):
+    return regime, lr, strength, batch_size, trains
 
 
 def _bn_over_none(name, base):
@@ -240,6 +244,16 @@ def _reach(value):
     return {_run("bn"): {"reach": 300, "train": 0.6}, _run("none"): {"reach": round(300 * value, -1), "train": 0.6}}
 
 
+def _affine_to_random(value):
+    """Each has its accuracy at the rate at which it trains; at the other it tests at something else."""
+    good = {"affine": (0.1, {"train": 0.3, "test": 0.2 * value}), "random": (1.0, {"train": 0.3, "test": 0.2})}
+    return {
+        _run("bn", lr, trains=trains): planted if lr == best else {"train": 0.2, "test": 0.9}
+        for trains, (best, planted) in good.items()
+        for lr in (0.1, 1.0)
+    }
+
+
 def _whole_mean(value):
     """Noisy BN and none end equal; one leaves chance so much later that its mean over all steps is `value` less."""
     late = 10 * round(abs(value) / 100 / 0.5 * 100)
@@ -289,6 +303,7 @@ PLANT = {
     "test_at_small_lr": _test_at_small_lr,
     "dose_slope": _dose,
     "gap_slope": _gap,
+    "affine_to_random": _affine_to_random,
 }
 
 
@@ -306,8 +321,8 @@ def plant_claim(root, claim: Claim, values, study=None) -> None:
                 if part.studies[0] == name:
                     for run, planted in PLANT[part.name](of_part[seed]).items():
                         runs[run] = runs.get(run, {}) | planted
-            for (regime, lr, strength, batch_size), planted in runs.items():
-                place = {"lr": lr, "strength": strength, "batch_size": batch_size}
+            for (regime, lr, strength, batch_size, trains), planted in runs.items():
+                place = {"lr": lr, "strength": strength, "batch_size": batch_size, "trains": trains}
                 write(root, study or name, regime, seed, **place, **planted)
 
 

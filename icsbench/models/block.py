@@ -162,6 +162,8 @@ class Network(nn.Module):
         Every parameter of a block's ``transform`` is drawn from the stream of ``seed`` named after it, before a norm
         may wrap it. So the parameters that two regimes share start equal. A norm that draws numbers of its own takes
         them from torch's default stream, which is a function of ``seed`` here.
+
+        The parameters ahead of a place for a norm, that at the output apart, get the attribute ``ahead_of_norm``.
         """
         for path, block in self.layers():
             _initialize(f"{path}.transform", block.transform, options, seed)
@@ -170,6 +172,8 @@ class Network(nn.Module):
         count = sum(not at.output for _, at in places)
         branches = self._branches()
         for index, (block, at) in enumerate(places):
+            for parameter in block.transform.parameters() if not at.output else ():
+                setattr(parameter, "ahead_of_norm", True)  # noqa: B010
             place = Place(index, count, at.features, at.dimensions, branches.get(block), at.output)
             block.transform, block.norm = norm(block.transform, place)
 

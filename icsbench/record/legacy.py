@@ -36,6 +36,8 @@ _DEFAULTS: dict[str, Any] = {
     "optim.momentum": 0.0,
     "optim.name": "sgd",
     "optim.schedule": "constant",
+    "optim.train": "all",
+    "optim.train_output": False,
     "optim.weight_decay": 0.0,
     "probes.alpha_high": 4.0,
     "probes.alpha_low": 0.5,
