@@ -247,6 +247,21 @@ def _whole_mean(value):
     return {_run("noisy_bn"): {"reach": first, "train": 0.6}, _run("none"): {"reach": other, "train": 0.6}}
 
 
+def _over_halfway(value):
+    return {_run("weight_norm"): {"train": 0.5 + value / 100}, _run("none"): {"train": 0.3}, _run("bn"): {"train": 0.7}}
+
+
+def _around_half(value):
+    return {_run("bn"): {"train": 0.5 + value / 200}, _run("none"): {"train": 0.5 - value / 200}}
+
+
+def _small_batch(value):
+    """With group norm `value` points better than with BN at the smallest batch, and as good at the largest."""
+    runs = {_run(norm, batch_size=max(SIZES)): {"test": 0.6} for norm in ("bn", "group")}
+    better = {"test": 0.5 + value / 100}
+    return runs | {_run("bn", batch_size=min(SIZES)): {"test": 0.5}, _run("group", batch_size=min(SIZES)): better}
+
+
 PLANT = {
     "speed_up": _reach,
     "test_bn_minus_none": _points("bn", "none", "test"),
@@ -289,6 +304,14 @@ PLANT = {
     "test_at_small_lr": _test_at_small_lr,
     "dose_slope": _dose,
     "gap_slope": _gap,
+    "train_group_minus_bn": _behind("group", "bn"),
+    "test_group_minus_bn_smallest_batch": _small_batch,
+    "test_lost_bn_minus_group": _small_batch,
+    "train_dyt_minus_layer": _behind("dyt", "layer"),
+    "train_dyt_minus_bn": _behind("dyt", "bn"),
+    "train_dyt_minus_none": _behind("dyt", "none"),
+    "train_weight_norm_over_halfway": _over_halfway,
+    "train_bn_minus_none_family": _around_half,
 }
 
 

@@ -166,11 +166,11 @@ class Network(nn.Module):
         for path, block in self.layers():
             _initialize(f"{path}.transform", block.transform, options, seed)
         torch.default_generator.manual_seed(stream_seed(seed, "norm"))
-        places = [(block, block.norm) for _, block in self.layers() if isinstance(block.norm, NormPlace)]
-        count = sum(not at.output for _, at in places)
+        places = [(path, block, block.norm) for path, block in self.layers() if isinstance(block.norm, NormPlace)]
+        count = sum(not at.output for *_, at in places)
         branches = self._branches()
-        for index, (block, at) in enumerate(places):
-            place = Place(index, count, at.features, at.dimensions, branches.get(block), at.output)
+        for index, (path, block, at) in enumerate(places):
+            place = Place(index, count, at.features, at.dimensions, branches.get(block), at.output, path)
             block.transform, block.norm = norm(block.transform, place)
 
     def _branches(self) -> dict[nn.Module, Branch]:
