@@ -57,6 +57,8 @@ def write(root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=12
         "norm": {"name": regime, "strength": strength},
         "optim": {"lr": lr, "schedule": "constant"},
     }
+    if batch_size != 128:
+        config["study"] = {"factors": {"batch_size": []}}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     classes = None if network == "dln" else 10
     data = {"name": "planted", "label": "planted", "fingerprint": "f" * 16, "num_classes": classes}

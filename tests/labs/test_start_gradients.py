@@ -102,8 +102,9 @@ def test_bad_options_are_one_line(monkeypatch, tmp_path):
 
 
 def plant(root, seeds=6, **planted):
+    """Runs in which every seed scatters a little, and in every norm another way."""
     for seed in range(seeds):
-        for norm, (first, growth) in (START | planted).items():  # every seed a little other, in every norm another way
+        for number, (norm, (first, growth)) in enumerate((START | planted).items()):
             training = {"model": {"name": "vgg19"}, "norm": {"name": norm}, "batch_size": 64}
             options = {"factors": {"lab.key": []}, "training": training, "batches": 2, "key": norm}
             path = write_lab(root, "start_gradients", seed, experiment="family_start", **options)
@@ -112,7 +113,7 @@ def plant(root, seeds=6, **planted):
                     "step": depth,
                     "batch": batch,
                     "layer": f"conv{depth}",
-                    "gradient": size * 1.01 ** (seed * len(norm) % 7 + batch),
+                    "gradient": size * 1.01 ** (number * seed * depth % 7 + batch),
                 }
                 for batch in range(2)
                 for depth, size in enumerate([first * growth**layer for layer in range(12)], start=1)
