@@ -144,7 +144,7 @@ def start_from_data(model: nn.Module, first_batch: Callable[[], Tensor]) -> None
 
     :param first_batch: gives the inputs of that batch; called where there is such a module.
     """
-    starting = [module for module in model.modules() if hasattr(module, "start_from")]
+    starting: list[Any] = [module for module in model.modules() if hasattr(module, "start_from")]
     if not starting:
         return
     hooks = [one.register_forward_hook(lambda module, _, output: module.start_from(output)) for one in starting]
