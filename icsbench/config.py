@@ -168,12 +168,16 @@ class Config:
         model = _chosen("model", self.model.name)
         if not model.fits(self.data.shape, self.data.classes):
             raise ValueError(f"data {self.data.name} does not fit model {self.model.name}, which takes {model.takes}")
-        if _chosen("norm", self.norm.name).residual and not model.residual:
-            having = (name for name, one in members("models", _contract(_OPEN["model"])).items() if one.residual)
-            raise ValueError(
-                f"norm {self.norm.name} is one of residual branches, and model {self.model.name} has none; "
-                f"choose model={', '.join(having)}"
-            )
+        norm, models = _chosen("norm", self.norm.name), members("models", _contract(_OPEN["model"]))
+        for of, refused, fits in (
+            ("residual branches", norm.residual and not model.residual, lambda one: one.residual),
+            ("feature maps", norm.maps and model.units, lambda one: not one.units),
+        ):
+            if refused:
+                raise ValueError(
+                    f"norm {self.norm.name} is one of {of}, and model {self.model.name} has none; "
+                    f"choose model={', '.join(name for name, one in models.items() if fits(one))}"
+                )
         if self.amp and model.precision != "float32":
             raise ValueError(
                 f"amp=true does nothing for model {self.model.name}, which is trained in {model.precision}; "

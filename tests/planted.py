@@ -59,8 +59,10 @@ def write(
         "norm": {"name": regime, "strength": strength},
         "optim": {"lr": lr, "schedule": "constant", "train": trains},
     }
-    if trains != "all":
-        config["study"] = {"factors": {"optim.train": []}}
+    factors = {"optim.train": []} if trains != "all" else {}
+    factors |= {"batch_size": []} if batch_size != 128 else {}
+    if factors:
+        config["study"] = {"factors": factors}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     classes = None if network == "dln" else 10
     data = {"name": "planted", "label": "planted", "fingerprint": "f" * 16, "num_classes": classes}
@@ -261,6 +263,21 @@ def _whole_mean(value):
     return {_run("noisy_bn"): {"reach": first, "train": 0.6}, _run("none"): {"reach": other, "train": 0.6}}
 
 
+def _over_halfway(value):
+    return {_run("weight_norm"): {"train": 0.5 + value / 100}, _run("none"): {"train": 0.3}, _run("bn"): {"train": 0.7}}
+
+
+def _around_half(value):
+    return {_run("bn"): {"train": 0.5 + value / 200}, _run("none"): {"train": 0.5 - value / 200}}
+
+
+def _small_batch(value):
+    """With group norm `value` points better than with BN at the smallest batch, and as good at the largest."""
+    runs = {_run(norm, batch_size=max(SIZES)): {"test": 0.6} for norm in ("bn", "group")}
+    better = {"test": 0.5 + value / 100}
+    return runs | {_run("bn", batch_size=min(SIZES)): {"test": 0.5}, _run("group", batch_size=min(SIZES)): better}
+
+
 PLANT = {
     "speed_up": _reach,
     "test_bn_minus_none": _points("bn", "none", "test"),
@@ -304,6 +321,14 @@ PLANT = {
     "dose_slope": _dose,
     "gap_slope": _gap,
     "affine_to_random": _affine_to_random,
+    "train_group_minus_bn": _behind("group", "bn"),
+    "test_group_minus_bn_smallest_batch": _small_batch,
+    "test_lost_bn_minus_group": _small_batch,
+    "train_dyt_minus_layer": _behind("dyt", "layer"),
+    "train_dyt_minus_bn": _behind("dyt", "bn"),
+    "train_dyt_minus_none": _behind("dyt", "none"),
+    "train_weight_norm_over_halfway": _over_halfway,
+    "train_bn_minus_none_family": _around_half,
 }
 
 

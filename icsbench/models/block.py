@@ -168,13 +168,13 @@ class Network(nn.Module):
         for path, block in self.layers():
             _initialize(f"{path}.transform", block.transform, options, seed)
         torch.default_generator.manual_seed(stream_seed(seed, "norm"))
-        places = [(block, block.norm) for _, block in self.layers() if isinstance(block.norm, NormPlace)]
-        count = sum(not at.output for _, at in places)
+        places = [(path, block, block.norm) for path, block in self.layers() if isinstance(block.norm, NormPlace)]
+        count = sum(not at.output for *_, at in places)
         branches = self._branches()
-        for index, (block, at) in enumerate(places):
+        for index, (path, block, at) in enumerate(places):
             for parameter in block.transform.parameters() if not at.output else ():
                 setattr(parameter, "ahead_of_norm", True)  # noqa: B010
-            place = Place(index, count, at.features, at.dimensions, branches.get(block), at.output)
+            place = Place(index, count, at.features, at.dimensions, branches.get(block), at.output, path)
             block.transform, block.norm = norm(block.transform, place)
 
     def _branches(self) -> dict[nn.Module, Branch]:

@@ -9,7 +9,7 @@ import torch
 
 from icsbench.config import Config
 from icsbench.data import Dataset
-from icsbench.norms import noise_modules
+from icsbench.norms import noise_modules, start_from_data
 from icsbench.probes import NetworkWatcher, Reading, Update, UpdateWatcher, start_probes, undisturbed
 from icsbench.record import schema
 from icsbench.streams import stream_seed
@@ -51,6 +51,7 @@ class Trainer:
         for module in noise_modules(self.model):
             module.generator = self._noise
             module.coarse = config.amp  # the probes, in float32, then see the draw of the update
+        start_from_data(self.model, lambda: self.task.batches(0)[0])
         self.optimizer = build_optimizer(trained_part(self.model, config.optim, config.seed), config.optim)
         self.probes = start_probes(config, self.model, self.task)
         self.evaluations = Evaluations(config, self.task, self.model)
