@@ -190,6 +190,7 @@ class Config:
         in_range("seed", self.seed, 0, 2**31 - 1)
         in_range("steps", self.steps, 1)
         in_range("batch_size", self.batch_size, 2)
+        _chosen("norm", self.norm.name).check(self.norm, self.batch_size)
         in_range("log_every", self.log_every, 1)
         in_range("eval_every", self.eval_every, 1)
         in_range("checkpoint_every", self.checkpoint_every, 1)

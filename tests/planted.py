@@ -56,7 +56,7 @@ def write(
         "batch_size": batch_size,
         "data": {"name": "gaussian" if network == "dln" else "cifar10"},
         "model": {"name": network, "width": 0.25},
-        "norm": {"name": regime, "strength": strength},
+        "norm": {"name": regime, "ghost_size" if regime == "ghost" else "strength": strength},
         "optim": {"lr": lr, "schedule": "constant", "train": trains},
     }
     factors = {"optim.train": []} if trains != "all" else {}
@@ -242,6 +242,62 @@ def _gap(value):
     }
 
 
+def _rates_of(*regimes):
+    """A study of two learning rates: all runs of these regimes, with the plain values."""
+    return {_run(regime, lr): {} for regime in regimes for lr in (0.05, 0.4)}
+
+
+def _last_minus_first(value):
+    """At the smaller rate, at which training accuracy is better; it is the first that moves."""
+    return _better_at_smaller("bn_last", "bn_first") | {
+        _run("bn_last", 0.05): {"train": 0.7, "test": 0.5},
+        _run("bn_first", 0.05): {"train": 0.7, "test": 0.5 - value / 100},
+    }
+
+
+def _last_share(value):
+    """BN gains 20 points over none; it is these two that move."""
+    none = 0.5 - 0.2 * value
+    return _better_at_smaller("bn_last", "bn", "none") | {
+        _run("bn_last", 0.05): {"train": 0.7, "test": 0.5},
+        _run("bn", 0.05): {"train": 0.7, "test": none + 0.2},
+        _run("none", 0.05): {"train": 0.7, "test": none},
+    }
+
+
+def _better_at_smaller(*regimes):
+    return {run: {"train": 0.7 if run[1] == 0.05 else 0.3, "test": 0.4} for run in _rates_of(*regimes)}
+
+
+def _share_of_gain(one):
+    """The share of the gain of BN over none, 40 points of training accuracy at the larger rate."""
+    return lambda value: (
+        _rates_of(one, "bn", "none")
+        | {
+            _run(one, 0.4): {"train": 0.3 + 0.4 * value},
+            _run("bn", 0.4): {"train": 0.7},
+            _run("none", 0.4): {"train": 0.3},
+        }
+    )
+
+
+def _at_rate(one, other, lr):
+    return lambda value: (
+        _rates_of(one, other) | {_run(one, lr): {"train": 0.6 + value / 100}, _run(other, lr): {"train": 0.6}}
+    )
+
+
+def _ghosts(test, train):
+    """Test accuracy falls and training accuracy grows by so much of the value per doubling of the ghost batch."""
+    return lambda value: {
+        _run("ghost", strength=size): {
+            "test": 0.5 + test * value / 100 * (np.log2(size) - 6),
+            "train": 0.7 + train * value / 100 * (np.log2(size) - 6),
+        }
+        for size in SIZES
+    }
+
+
 def _reach(value):
     return {_run("bn"): {"reach": 300, "train": 0.6}, _run("none"): {"reach": round(300 * value, -1), "train": 0.6}}
 
@@ -329,6 +385,17 @@ PLANT = {
     "train_dyt_minus_none": _behind("dyt", "none"),
     "train_weight_norm_over_halfway": _over_halfway,
     "train_bn_minus_none_family": _around_half,
+    "last_share": _last_share,
+    "last_minus_first": _last_minus_first,
+    "detached_minus_bn_smaller": _at_rate("bn_detached", "bn", 0.05),
+    "detached_minus_bn_larger": _at_rate("bn_detached", "bn", 0.4),
+    "l1_minus_bn_smaller": _at_rate("l1_bn", "bn", 0.05),
+    "l1_minus_bn_larger": _at_rate("l1_bn", "bn", 0.4),
+    "variance_share": _share_of_gain("bn_var"),
+    "mean_share": _share_of_gain("bn_mean"),
+    "affine_share": _share_of_gain("affine"),
+    "ghost_gap_slope": _ghosts(test=0, train=1),
+    "ghost_test_slope": _ghosts(test=1, train=0),
 }
 
 

@@ -112,6 +112,8 @@ class Norm:
     """Whether it is one of residual branches, ``place.branch``; a network without any is refused."""
     maps: bool = False
     """Whether it is one of feature maps, ``place.dimensions == 2``; a network of single units is refused."""
+    check: Callable[[Any, int], None] = lambda options, batch_size: None
+    """``(options, batch_size)``: refuses, by a ValueError of one line, a batch size of training that does not fit."""
 
     def bound(self, options: Options) -> NormLayer:
         """The norm with its options, as a network takes it."""

@@ -27,6 +27,7 @@ PARTS = {part.name: part for claim in CLAIMS for part in claim.parts if part.of 
 # A value in the region, one beyond it, and where there is no effect at all; what a seed adds or multiplies by.
 _RATIO = {"spread": 1.05, "wild": 30.0}
 _POINTS = {"spread": 0.4, "wild": 60.0}
+_SHARE = {"spread": 0.05, "wild": 0.7}
 CASES = {
     "speed_up": {"inside": 2.0, "outside": 1.0, "none": 1.0, **_RATIO, "wild": 3.0},
     "drift_vgg": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
@@ -40,6 +41,10 @@ CASES = {
     "beta_level_bn": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
     "beta_level_none": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
     "largest_lr": {"inside": 8.0, "outside": 1.0, "none": 1.0, "spread": None, "wild": 16.0},
+    "last_share": {"inside": 0.7, "outside": 0.2, "none": 0.0, **_SHARE},
+    "variance_share": {"inside": 0.7, "outside": 0.2, "none": 0.0, **_SHARE},
+    "mean_share": {"inside": 0.2, "outside": 0.8, "none": 0.0, **_SHARE},
+    "affine_share": {"inside": 0.2, "outside": 0.8, "none": 0.0, **_SHARE},
     "mean_train_noisy_minus_none": {"inside": 10.0, "outside": -10.0, "none": 0.0, "spread": 1.0, "wild": 30.0},
 }
 
