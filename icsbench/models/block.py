@@ -1,5 +1,6 @@
 """What all networks share: the layer, the places for norms, and initial weights from named random streams."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -162,6 +163,8 @@ class Network(nn.Module):
         Every parameter of a block's ``transform`` is drawn from the stream of ``seed`` named after it, before a norm
         may wrap it. So the parameters that two regimes share start equal. A norm that draws numbers of its own takes
         them from torch's default stream, which is a function of ``seed`` here.
+
+        The parameters of the output layer get an attribute ``output``, by which optimizers know them.
         """
         for path, block in self.layers():
             _initialize(f"{path}.transform", block.transform, options, seed)
@@ -170,16 +173,22 @@ class Network(nn.Module):
         count = sum(not at.output for _, at in places)
         branches = self._branches()
         for index, (block, at) in enumerate(places):
-            place = Place(index, count, at.features, at.dimensions, branches.get(block), at.output)
+            place = Place(index, count, at.features, at.dimensions, branches.get(block), at.output, block.activation)
+            if at.output:
+                for parameter in block.transform.parameters():
+                    setattr(parameter, "output", True)  # noqa: B010
             block.transform, block.norm = norm(block.transform, place)
 
     def _branches(self) -> dict[nn.Module, Branch]:
         """Where the layers of residual branches are."""
-        found = [module.branch for module in self.modules() if isinstance(module, Residual)]
+        found = [module for module in self.modules() if isinstance(module, Residual)]
+        first = [not number or not isinstance(block.shortcut, nn.Identity) for number, block in enumerate(found)]
+        starts = [number for number, begins in enumerate(first) if begins]
+        stages = tuple(end - start for start, end in itertools.pairwise([*starts, len(found)]))
         return {
-            layer: Branch(block, len(found), position, len(branch))
-            for block, branch in enumerate(found)
-            for position, layer in enumerate(branch)
+            layer: Branch(number, len(found), position, len(block.branch), stages)
+            for number, block in enumerate(found)
+            for position, layer in enumerate(block.branch)
         }
 
 

@@ -36,6 +36,8 @@ class Branch(NamedTuple):
     """Which of the branch's layers it is, from 0."""
     layers: int
     """How many layers the branch has: m."""
+    stages: tuple[int, ...] = ()
+    """How many residual blocks each stage of the network has; a stage begins where the shortcut is not the identity."""
 
     @property
     def last(self) -> bool:
@@ -58,6 +60,8 @@ class Place(NamedTuple):
     """Which layer of a residual branch it is in, if it is in one."""
     output: bool = False
     """Whether its layer is the network's output, where only a norm with ``at_output`` stands."""
+    activation: nn.Module | None = None
+    """The nonlinearity behind the norm; None where nobody says."""
 
     @property
     def first(self) -> bool:
