@@ -37,6 +37,8 @@ class Branch(NamedTuple):
     """Which of the branch's layers it is, from 0."""
     layers: int
     """How many layers the branch has: m."""
+    stages: tuple[int, ...] = ()
+    """How many residual blocks each stage of the network has; a stage begins where the shortcut is not the identity."""
 
     @property
     def last(self) -> bool:
@@ -61,6 +63,8 @@ class Place(NamedTuple):
     """Whether its layer is the network's output, where only a norm with ``at_output`` stands."""
     path: str = ""
     """The path of the layer in its network, for messages."""
+    activation: nn.Module | None = None
+    """The nonlinearity behind the norm; None where nobody says."""
 
     @property
     def first(self) -> bool:

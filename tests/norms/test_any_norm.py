@@ -165,7 +165,7 @@ def test_a_place_tells_the_residual_branch_and_the_output(monkeypatch):
     network("residual_mlp", "hidden", shape=(4,), depth=3, units=5)
     stem, *inside = places
     assert stem.branch is None and stem.first and not any(place.output for place in places)
-    assert [place.branch for place in inside] == [(block, 3, layer, 2) for block in range(3) for layer in range(2)]
+    assert [place.branch for place in inside] == [(b, 3, layer, 2, (3,)) for b in range(3) for layer in range(2)]
     assert [place.branch.last for place in inside] == [False, True] * 3
     assert [(place.index, place.count) for place in places] == [(i, 7) for i in range(7)] and places[-1].last
 
@@ -178,6 +178,7 @@ def test_a_place_tells_the_residual_branch_and_the_output(monkeypatch):
         network(model, "everywhere", num_classes=9, **options)
         *hidden, output = places
         assert output[:6] == (len(hidden), len(hidden), 9, 1, None, True)
+        assert type(output.activation) is nn.Identity
         assert hidden[-1].last and not output.last and not any(place.output for place in hidden)
 
 
