@@ -29,6 +29,9 @@ _UNUSUAL = {
     "optim.momentum": "momentum {}",
     "optim.weight_decay": "weight decay {}",
     "optim.schedule": "{} schedule",
+    "optim.growth": "growth {}",
+    "optim.warmup": "warm-up of {} steps",
+    "optim.warmup_shape": "warm-up {}",
     "data.flip": "flipped",
     "data.crop": "cropped",
     "model.init": "{} init",
@@ -37,7 +40,14 @@ _UNUSUAL = {
     "model.head_norm": "norm in the head",
     "amp": "{}",
 }
-_CUSTOMARY = {"optim.schedule": "constant", "model.init": "glorot", "model.head": "linear", "amp": "float32"}
+_CUSTOMARY = {
+    "optim.schedule": "constant",
+    "optim.growth": 1.0,
+    "optim.warmup_shape": "linear",
+    "model.init": "glorot",
+    "model.head": "linear",
+    "amp": "float32",
+}
 
 
 class NotMeasured(IcsbenchError):
