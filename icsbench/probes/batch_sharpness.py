@@ -54,11 +54,11 @@ def curvature_along_gradient(model: nn.Module, loss_fn: LossFn, inputs: Any, tar
 
     The network is in training mode, with BN by the statistics of the batch, which the Hessian sees. Parameters that do
     not require a gradient count as constants. ``model`` and the random streams are left as they were. Where the loss is
-    piecewise linear (ReLU), the Hessian is that within the piece.
+    piecewise linear (ReLU), the Hessian is that within the piece. The backward pass of an autograd function that is
+    marked ``once_differentiable`` counts as constant, as torch has it.
 
     :param inputs: as :class:`icsbench.probes.passes.Passes` takes them.
-    :raises IcsbenchError: no parameter requires a gradient, a part of the network cannot be differentiated twice, or
-        what ``Passes`` refuses.
+    :raises IcsbenchError: no parameter requires a gradient, or what ``Passes`` refuses.
     :raises NotFinite: a gradient or the curvature is not finite.
     """
     name = type(model).__name__
@@ -67,16 +67,8 @@ def curvature_along_gradient(model: nn.Module, loss_fn: LossFn, inputs: Any, tar
             raise IcsbenchError(f"no parameter of {name} requires a gradient")
         passes.begin()
         loss = passes.loss()
-        try:
-            gradients = _derivatives(loss, passes.trainable, create_graph=True)
-            products = _derivatives(_squared(gradients) / 2, passes.trainable)
-        except RuntimeError as error:
-            if "not implemented" not in str(error) and "twice" not in str(error):
-                raise
-            raise IcsbenchError(
-                f"{name} has a part that cannot be differentiated twice, so it has no batch sharpness: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+        gradients = _derivatives(loss, passes.trainable, create_graph=True)
+        products = _derivatives(_squared(gradients) / 2, passes.trainable)
         squared = _dot(gradients, gradients)
         curvature = _dot(gradients, products)
     if not math.isfinite(squared) or not math.isfinite(curvature):
