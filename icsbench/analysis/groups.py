@@ -29,6 +29,9 @@ _UNUSUAL = {
     "optim.momentum": "momentum {}",
     "optim.weight_decay": "weight decay {}",
     "optim.schedule": "{} schedule",
+    "optim.growth": "growth {}",
+    "optim.warmup": "warm-up of {} steps",
+    "optim.warmup_shape": "warm-up {}",
     "data.flip": "flipped",
     "data.crop": "cropped",
     "data.order": "batches {}",
@@ -41,6 +44,8 @@ _UNUSUAL = {
 _CUSTOMARY = {
     "optim.schedule": "constant",
     "data.order": "reshuffle",
+    "optim.growth": 1.0,
+    "optim.warmup_shape": "linear",
     "model.init": "glorot",
     "model.head": "linear",
     "amp": "float32",

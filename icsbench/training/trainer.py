@@ -205,7 +205,16 @@ class Trainer:
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Learning rate of the update after ``step`` updates: constant, or ``lr/2 (1 + cos(pi step / steps))``."""
-    if config.optim.schedule == "constant":
-        return config.optim.lr
-    return config.optim.lr / 2 * (1 + math.cos(math.pi * step / config.steps))
+    """Learning rate of the update after ``step`` updates: that of the schedule, times the share of the warm-up.
+
+    The schedule is ``lr``, ``lr/2 (1 + cos(pi step / steps))`` or ``lr growth^step``; see
+    :class:`icsbench.config.OptimConfig`.
+    """
+    optim, rate = config.optim, config.optim.lr
+    if optim.schedule == "cosine":
+        rate = rate / 2 * (1 + math.cos(math.pi * step / config.steps))
+    elif optim.schedule == "exponential":
+        rate *= optim.growth**step
+    if step < optim.warmup:
+        rate *= (step + 1 if optim.warmup_shape == "linear" else 1) / optim.warmup
+    return rate
