@@ -3,7 +3,8 @@
 The methods minimise the same loss from the same weights, until its gradient is shorter than a tolerance:
 
 =================  ====================================================================================================
-gd                 gradient descent
+gd                 gradient descent, with the step 1 / (zeta L) that is safe by theory
+gd_best            the same, for each problem with the best of that step times 1, 2, 4, ..., 256
 agd                Nesterov's accelerated gradient descent
 gdnp               a step on the direction, then bisection of the length, in the norm of the covariance, that of BN
 gdnp_printed       the same with the step as the algorithm is quoted, on the softplus loss only
@@ -12,14 +13,14 @@ bn                 gradient descent on direction and length at once, in BN's nor
 =================  ====================================================================================================
 
 Objectives: the losses ``square`` (least squares), ``softplus`` and ``sigmoid`` of a linear unit on Gaussian data; the
-softplus loss of the ``first`` of two tanh units, with the other at its start, and then of the ``second``, with the first
-where gdnp left it; ``breast_cancer``, the softplus loss of random shares of real data.
+softplus loss of the ``first`` of two tanh units, with the other at its start, and then of the ``second``, with the
+first where gdnp left it; ``breast_cancer``, the softplus loss of random shares of real data.
 
 A row is a problem under a method. ``step``: gradients until the tolerance (those taken, where ``reached`` is false).
-``gradient``: the norm of the gradient number 1, ... of the list ``at``. ``rate``: the factor per gradient, fitted to the
-second half, in logarithms, of the way from the first gradient to the tolerance; ``steadiness``: the exponent of its
+``gradient``: the norm of the gradient number 1, ... of the list ``at``. ``rate``: the factor per gradient, fitted to
+the second half, in logarithms, of the way from the first gradient to the tolerance; ``steadiness``: the exponent of its
 later half over that of its earlier half. ``theory_rate``: 1 - mu / L of the problem. ``worst_over_bound``, of gdnp on
-Gaussian data: the largest gap of the Rayleigh quotient over the bound of Theorem 1.
+Gaussian data: the largest gap of the Rayleigh quotient over the bound of Theorem 1. ``factor``, of gd_best: the step.
 """
 
 from collections.abc import Iterator
@@ -78,6 +79,6 @@ LAB = Lab(
     label="Length and direction of weights, optimised apart and together",
     rows=_rows,
     options=HalfspacesOptions,
-    help="Gradients that gradient descent, accelerated gradient descent and gradient descent on length and direction "
-    "need on least squares, halfspaces of Gaussian data, a unit of a small network and real data, by condition number.",
+    help="How many gradients it takes on length and direction apart, and by gradient descent, plain and accelerated: on "
+    "least squares, halfspaces of Gaussian data, a unit of a small network and real data, by condition number.",
 )

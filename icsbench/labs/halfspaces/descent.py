@@ -60,7 +60,7 @@ Method = Callable[[Objective, Floats], Iterator[Evaluation]]
 
 
 def bisected(objective: Objective, direction: Floats, halvings: int = 60) -> Floats:
-    """The length of a direction at which f is lowest: the root of df/dg, by halvings of the interval up to ``reach``."""
+    """The length of a direction at which f is lowest: the root of df/dg, by halvings of an interval around 0."""
     slope = objective.along(direction)
     low = np.full(direction.shape[:-1], -objective.reach)
     high = -low
@@ -71,9 +71,9 @@ def bisected(objective: Objective, direction: Floats, halvings: int = 60) -> Flo
     return (low + high) / 2
 
 
-def gradient_descent(objective: Objective, w: Floats) -> Iterator[Evaluation]:
-    """Steps of 1 / (zeta L) times the gradient."""
-    step = _step(objective)
+def gradient_descent(objective: Objective, w: Floats, factor: float | Floats = 1.0) -> Iterator[Evaluation]:
+    """Steps of ``factor / (zeta L)`` times the gradient; ``factor`` may be one for each problem, (n, 1)."""
+    step = factor * _step(objective)
     while True:
         gradient = objective.gradient(w)
         yield Evaluation(w, gradient)
@@ -116,7 +116,7 @@ def gdnp(objective: Objective, w: Floats, *, halvings: int = 60, printed: bool =
 
 
 def step_divisor(objective: Objective, v: Floats, weights: Floats, printed: bool = False) -> Floats:
-    """h of :func:`gdnp` for the direction v, at the weights ``g v / |v|_S``."""
+    """The h of :func:`gdnp` for the direction v, at the weights ``g v / |v|_S``."""
     if not printed:
         return dot(objective.pull(weights), v)
     (first, second), along = objective.slopes(weights), dot(objective.moments.mean, v)

@@ -26,6 +26,7 @@ from icsbench.theory.activations import Floats
 from icsbench.theory.length_direction import LOSSES, Halfspace
 
 _POINTS_PER_DECADE = 6
+_FACTORS = 2.0 ** np.arange(9)
 
 
 class Problems(NamedTuple):
@@ -43,6 +44,7 @@ class Way(NamedTuple):
     gradients: Floats
     worst_over_bound: Floats | None
     end: Floats
+    factor: Floats | None = None
 
 
 def rows(options: HalfspacesOptions, seed: int) -> Iterator[Row]:
@@ -109,9 +111,24 @@ def _ways(options: HalfspacesOptions, of: Problems) -> dict[str, Way]:
         "weight_norm": partial(weight_normalized, halvings=options.halvings),
         "bn": at_once,
     }
-    return {name: _follow(of, method, options.tolerance, options.evaluations) for name, method in methods.items()}
+    ways = {name: _follow(of, method, options.tolerance, options.evaluations) for name, method in methods.items()}
+    return ways | {"gd_best": _with_best_step(of, options.tolerance, len(ways["gd"].gradients))}
 
 
+def _with_best_step(of: Problems, tolerance: float, most: int) -> Way:
+    """Gradient descent with the step, of some factors times the safe one, that is first at the tolerance."""
+    fewest, best = np.full(len(of.start), np.inf), np.ones(len(of.start))
+    for factor in _FACTORS:
+        enough = min(most, fewest.max() + 1)  # more cannot be the fewest of any problem
+        norms = _follow(of, partial(gradient_descent, factor=factor), tolerance, int(enough)).gradients
+        below = norms < tolerance
+        needed = np.where(below.any(0), below.argmax(0), np.inf)
+        best, fewest = np.where(needed < fewest, factor, best), np.minimum(needed, fewest)
+    way = _follow(of, partial(gradient_descent, factor=best[:, None]), tolerance, most)
+    return way._replace(factor=best)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a method that diverges is not first
 def _follow(of: Problems, method: Method, tolerance: float, most: int) -> Way:
     """Until the slowest problem is at the tolerance. All methods start at the start divided by its length."""
     moments = of.objective.moments
@@ -142,6 +159,8 @@ def _described(options: HalfspacesOptions, of: Problems, ways: dict[str, Way]) -
             row["theory_rate"] = float(moments.rate[problem])
             if method == "gdnp" and way.worst_over_bound is not None:
                 row["worst_over_bound"] = float(way.worst_over_bound[problem])
+            if way.factor is not None:
+                row["factor"] = float(way.factor[problem])
             yield row | {"at": at, "gradient": norms[np.array(at) - 1].tolist()}
 
 

@@ -105,7 +105,7 @@ class Samples:
 
     @property
     def smoothness(self) -> float:
-        """zeta."""
+        """As of a halfspace."""
         return self.loss.steepest
 
     def slopes(self, w: Floats) -> tuple[Floats, Floats]:
