@@ -79,6 +79,6 @@ LAB = Lab(
     label="Length and direction of weights, optimised apart and together",
     rows=_rows,
     options=HalfspacesOptions,
-    help="How many gradients it takes on length and direction apart, and by gradient descent, plain and accelerated: on "
-    "least squares, halfspaces of Gaussian data, a unit of a small network and real data, by condition number.",
+    help="How many gradients it takes on length and direction apart, and by gradient descent, plain and accelerated: "
+    "on least squares, halfspaces of Gaussian data, units of a small network and real data, by condition number.",
 )
