@@ -1,6 +1,7 @@
 """Gradients by their number: length and direction of weights optimised apart, beside gradient descent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.figure as mpl
 import numpy as np
@@ -49,7 +50,7 @@ def _middle(rows: Sequence[LabRows]) -> float:
     return float(np.median(np.concatenate([run["condition"] for run in rows])))
 
 
-def _series(of: dict[str, object], rows: Sequence[LabRows]) -> Series:
+def _series(of: Mapping[str, Any], rows: Sequence[LabRows]) -> Series:
     lists = [(at, norms) for run in rows for at, norms in zip(run["at"], run["gradient"], strict=True)]
     at = np.array(min((at for at, _ in lists), key=len))
     norms = np.array([norms[: len(at)] for _, norms in lists])

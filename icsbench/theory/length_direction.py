@@ -68,7 +68,8 @@ class Moments:
     @property
     def lowest(self) -> Floats:
         """The minimum of the Rayleigh quotient, ``rho* = -u' S^-1 u``; it is at the direction ``S^-1 u``."""
-        return -dot(self.mean, np.linalg.solve(self.second, self.mean[..., None])[..., 0])
+        best = np.linalg.solve(self.second, self.mean[..., None])[..., 0]
+        return -dot(self.mean, best.astype(np.float64))
 
     def length(self, w: Floats) -> Floats:
         """|w|_S."""
@@ -104,7 +105,7 @@ def moments(second: Floats, mean: Floats) -> Moments:
         raise ValueError(f"u and S must be of d and d x d numbers with d > 0 (got {mean.shape} and {second.shape})")
     if not np.allclose(second, np.swapaxes(second, -1, -2), rtol=1e-12, atol=0):
         raise ValueError("S must be symmetric")
-    eigenvalues = np.linalg.eigvalsh(second)
+    eigenvalues = np.linalg.eigvalsh(second).astype(np.float64)
     smallest, largest = eigenvalues[..., 0], eigenvalues[..., -1]
     if (smallest <= np.finfo(float).eps * mean.shape[-1] * largest).any():
         raise ValueError("the covariance of the inputs is singular to rounding: some direction has no variance")
