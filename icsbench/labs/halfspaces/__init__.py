@@ -42,7 +42,7 @@ class HalfspacesOptions(Options):
 
     inputs: int = 15
     conditions: list[float] = field(default_factory=lambda: [5.0, 50.0, 500.0])
-    problems: int = 10
+    problems: int = 6
     ridge: float = 0.01
     unit_condition: float = 5.0
     components: int = 8

@@ -45,14 +45,17 @@ class Unit:
 
     def pull(self, w: Floats) -> Floats:
         """What of the gradient is not along Sw, a sum of multiples of u and of S times the other weights."""
-        slope, own, cross = self._expected(w)
-        u, other = self.moments.mean, self.other
-        along_u = slope - own * dot(u, w) - cross * dot(u, other)
-        return along_u[..., None] * u + cross[..., None] * times(self.moments.second, other)
+        return self._pull(w, *self._expected(w))
 
     def gradient(self, w: Floats) -> Floats:
         """By Stein's lemma, as for a halfspace."""
-        return self.pull(w) + self._expected(w)[1][..., None] * times(self.moments.second, w)
+        slope, own, cross = self._expected(w)
+        return self._pull(w, slope, own, cross) + own[..., None] * times(self.moments.second, w)
+
+    def _pull(self, w: Floats, slope: Floats, own: Floats, cross: Floats) -> Floats:
+        u, other = self.moments.mean, self.other
+        along_u = slope - own * dot(u, w) - cross * dot(u, other)
+        return along_u[..., None] * u + cross[..., None] * times(self.moments.second, other)
 
     def slopes(self, w: Floats) -> tuple[Floats, Floats]:
         """Of the loss as a function of ``z'w``: the means of its first and second derivatives."""
