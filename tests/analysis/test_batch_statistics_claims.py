@@ -123,7 +123,7 @@ def test_a_study_without_early_epochs_tells_no_growth(tmp_path):
 @pytest.mark.parametrize("claim", ["43", "43b"])
 def test_what_the_paper_says_of_statistics_is_supported_where_it_holds(tmp_path, claim):
     found = verdict(claim, network_group(tmp_path, ACCURACY))
-    assert (found.verdict, found.of, found.n) == ("supported", "seeds", 6)
+    assert (found.verdict, found.of, found.n) == ("supported", "networks", 6)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""Claims on the batch behind BN's statistics: shuffled once or in every epoch, sorted by class, or the population."""
+"""Claims on the batch behind BN's statistics: shuffled once or in every epoch, sorted by class, or the population.
+
+On shuffling a number is of a random problem, several of which a seed has; on the statistics it is of a trained network,
+one of which a seed has in each setting.
+"""
 
 import math
 from functools import partial
@@ -214,7 +218,7 @@ def _precise_minus_running(last: bool, group: Group) -> Measured:
 
 
 def _ratio(name: str, measure: Measure, what: str, *, low: float = -math.inf, high: float = math.inf) -> Part:
-    return Part(name, measure, what, ("batch_statistics",), kind="ratio", low=low, high=high)
+    return Part(name, measure, what, ("batch_statistics",), kind="ratio", of="networks", low=low, high=high)
 
 
 BATCHES_BY_CLASS_LEAK = Claim(
@@ -271,6 +275,7 @@ PRECISE_STATISTICS_HELP_EARLY = Claim(
             "test accuracy with precise minus with running statistics, mean over the first tenth of the steps",
             ("batch_statistics",),
             unit="points",
+            of="networks",
             low=2,
         ),
         Part(
@@ -279,6 +284,7 @@ PRECISE_STATISTICS_HELP_EARLY = Claim(
             "test accuracy with precise minus with running statistics, after the last step",
             ("batch_statistics",),
             unit="points",
+            of="networks",
             low=-2,
             high=2,
         ),
