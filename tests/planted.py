@@ -38,7 +38,6 @@ STEPS = 1000
 
 
 def write(
-def write(
     root,
     experiment,
     regime,
@@ -104,7 +103,9 @@ def write(
     for step in range(0, STEPS + 1, 100):
         _write_percentiles(path, step, len(layers), values["drift"])
     accuracy, validated = (0.09 if diverged else values[split] for split in ("test", "val"))  # 0.09: class 0's share
-    protocols = ["running-off"] if regime in ("none", "noise", "ws", "nf") else ["running-off", "recalibrated-off", "batch-off"]
+    protocols = (
+        ["running-off"] if regime in ("none", "noise", "ws", "nf") else ["running-off", "recalibrated-off", "batch-off"]
+    )
     trained = values["train"] >= 0.2
     summary = {
         "status": "complete",
