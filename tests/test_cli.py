@@ -167,7 +167,13 @@ def test_python_m_icsbench():
     [
         ("norm=", {f"norm={name}" for name in options("norm")}),
         ("norm=no", {"norm=noise", "norm=noisy_bn", "norm=none"}),
-        ("optim.", {f"optim.{key}=" for key in ("name", "lr", "wrap", "momentum", "schedule", "weight_decay")}),
+        (
+            "optim.",
+            {
+                f"optim.{key}="
+                for key in ("name", "lr", "wrap", "momentum", "schedule", "weight_decay", "train", "train_output")
+            },
+        ),
         ("scale=", {f"scale={name}" for name in options("scale")}),
         ("experiment=", {f"experiment={name}" for name in options("experiment")}),
         ("see", {"seed="}),

@@ -18,8 +18,13 @@ CAO = "Cao et al. 2023"
 ZHANG = "Zhang et al. 2019"
 BALDUZZI = "Balduzzi et al. 2017"
 METEREZ = "Meterez et al. 2024"
+LYLE = "Lyle et al. 2024"
+FRANKLE = "Frankle et al. 2020"
 HOFFER_2017 = "Hoffer et al. 2017"
 HOFFER_2018 = "Hoffer et al. 2018"
+GILMER = "Gilmer et al. 2022"
+LI_ARORA = "Li & Arora 2020"
+ANDREYEV = "Andreyev & Beneventano 2024"
 
 A_FIFTH = 0.8
 """The smallest effect that counts, as a ratio, where no paper names one; upwards it is 1 / 0.8 = 1.25."""
