@@ -149,7 +149,7 @@ BN_MEAN = Norm(
 )
 BN_VAR = Norm(
     "bn_var",
-    Look("Standard + BN's variance only", 21, "#B8860B", (0, (1.2, 1.2)), "|"),
+    Look("Standard + BN's variance only", 21, "#A67C00", (0, (1.2, 1.2)), "|"),
     lambda options, transform, place: (transform, VarianceOnly(place.features, options)),
     BatchNormOptions,
     keeps_statistics=True,

@@ -63,7 +63,8 @@ class TestEveryNetwork:
                 of_layer = name.removesuffix(".weight")  # its direction, where the weights are parametrized
                 other = parameters.get(f"{of_layer}.parametrizations.weight.original1")
                 assert torch.equal(parameters[name] if other is None else other, value)
-            assert all(norm == "none" or not isinstance(b.norm, nn.Identity) for _, b in model.layers()[:-1])
+            if norm not in ("none", "bn_first", "bn_last"):
+                assert not any(isinstance(block.norm, nn.Identity) for _, block in model.layers()[:-1])
             assert type(model.layers()[-1][1].norm) is nn.Identity
 
     def test_another_seed_is_another_network_and_every_layer_differs_from_the_others(self, kind):

@@ -7,16 +7,18 @@ from dataclasses import replace
 import networks
 import pytest
 import torch
+from test_any_norm import EVERYTHING, config
 from torch import nn
 from torch.nn import functional as F
 
-from icsbench.config import Config, options_of
+from icsbench.config import Config, options_of, probes_options
 from icsbench.errors import IcsbenchError
 from icsbench.norms import batch_norms
 from icsbench.norms.batch_norm import batch_norm_backward, batch_norm_forward
 from icsbench.norms.batch_renorm import BatchRenorm
 from icsbench.norms.ghost import GhostBatchNorm
 from icsbench.norms.running import normalize
+from icsbench.training import run
 
 SHAPES = [(6, 3), (8, 3, 5), (12, 3, 4, 2)]
 EPS = 1e-5
@@ -320,3 +322,22 @@ def test_a_ghost_size_that_divides_is_a_run_of_its_own():
     config = Config(batch_size=64, norm=options_of("norm", "ghost"))
     smaller = replace(config, norm=options_of("norm", "ghost", ghost_size=16))
     assert config.fingerprint != smaller.fingerprint and isinstance(GhostBatchNorm(3, smaller.norm), nn.Module)
+
+
+@pytest.mark.parametrize("name", ["ghost", "bn_frozen", "batch_renorm"])
+def test_it_is_trained_the_same_with_all_probes_and_when_it_is_resumed(tmp_path, name):
+    options = {"batch_size": 32, "steps": 6, "checkpoint_every": 3}
+    plain = run(config(tmp_path / "off", name, **options, probes=probes_options(shift=False)))
+    whole = config(tmp_path / "whole", name, **options, probes=probes_options(**EVERYTHING))
+    assert plain["diverged_at"] is None
+    assert {k: v for k, v in run(whole).items() if "/" in k} == {k: v for k, v in plain.items() if "/" in k}
+
+    def kill(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    halves = replace(whole, results=str(tmp_path / "halves"), checkpoint_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(halves, show=kill)
+    run(halves)
+    assert (whole.run_dir / "metrics.jsonl").read_bytes() == (halves.run_dir / "metrics.jsonl").read_bytes()
