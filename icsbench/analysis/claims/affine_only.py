@@ -44,7 +44,7 @@ AFFINE_ONLY = Claim(
     margin=f"{BY_A_FIFTH} Chance counts in both accuracies, which draws their ratio to 1. Known beforehand: what the "
     "paper found in networks that are wider, deeper and trained for a hundred times as long; one "
     "ResNet-20 at width 1/4 with only gamma and beta trained (seed 100, 300 steps, lr 1): 20 % in training; and of the "
-    "study's network (seed 100, 500 steps, lr 0.1) 34 % in training, with random weights 30 %, with all parameters 31 %.",
+    "study's network (seed 100, 500 steps, lr 0.1) 34 % in training, with random weights 30 %, with all 31 %.",
     fairness=(
         "Control: as many random weights in every layer as it has gammas and betas, of the same network with BN (gamma "
         "1, beta 0); it has the normalization too, and lacks only its training.",
