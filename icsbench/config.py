@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from functools import cache
@@ -24,6 +25,10 @@ from icsbench.options import Options, in_range, one_of
 
 SCALES = ("demo", "cpu", "paper")
 """From the smallest to the paper's."""
+
+
+_DECADES = 300
+"""Up to which power of ten, and down to which, a learning rate is a float."""
 
 
 class _Kind(NamedTuple):
@@ -53,9 +58,16 @@ _INPUTS = {
 }
 
 
+_ORDERS = ("reshuffle", "shuffle_once", "fixed_batches", "by_class")
+
+
 @dataclass
 class DataConfig:
-    """Which data, and what is done to them. ``root`` says where they are and does not change the run."""
+    """Which data, and what is done to them. ``root`` says where they are and does not change the run.
+
+    ``order``: that of the training images, from epoch to epoch, see :func:`icsbench.data.epoch_order`;
+    ``classes_per_batch``: the classes of a batch in the order ``by_class``, and without meaning in the others.
+    """
 
     name: str = "digits"
     root: str | None = None
@@ -63,9 +75,18 @@ class DataConfig:
     binary: bool = False
     flip: bool = False
     crop: bool = False
+    order: str = "reshuffle"
+    classes_per_batch: int = 1
 
     def __post_init__(self) -> None:
         one_of("data.name", self.name, tuple(_INPUTS))
+        one_of("data.order", self.order, _ORDERS)
+        in_range("data.classes_per_batch", self.classes_per_batch, 1)
+        if not self.classes and self.order != "reshuffle":
+            raise ValueError(
+                f"data.order={self.order} does not fit {self.name}, which is trained on the full batch: "
+                "it must be reshuffle"
+            )
         in_range("data.val_size", self.val_size, 0)
         if self.val_size == 1:
             raise ValueError("data.val_size must be 0 or at least 2 (got 1)")
@@ -83,10 +104,18 @@ class DataConfig:
 
 @dataclass
 class OptimConfig(Options):
-    """What every optimizer has: its learning rate with its schedule, and the wrappers around it, in order."""
+    """What every optimizer has: its learning rate with its schedule, and the wrappers around it, in order.
+
+    ``schedule``: ``constant``; ``cosine``, down to zero over the budget of steps; ``exponential``, ``growth`` times
+    that of the update before. In the first ``warmup`` updates the rate is only a share of that: the share of update t
+    (from 0) is ``(t + 1) / warmup`` (``warmup_shape=linear``), or 1 / warmup in all of them (``held``).
+    """
 
     lr: float = 0.1
     schedule: str = "constant"
+    growth: float = 1.0
+    warmup: int = 0
+    warmup_shape: str = "linear"
     wrap: dict[str, Any] | None = None
     """Options of each wrapper by its name; the first one acts first."""
     train: str = "all"
@@ -100,7 +129,12 @@ class OptimConfig(Options):
         one_of("optim.train", self.train, ("all", "affine", "random"))
         if self.train_output and self.train == "all":
             raise ValueError("optim.train_output=true does nothing with optim.train=all; leave it out")
-        one_of("optim.schedule", self.schedule, ("constant", "cosine"))
+        one_of("optim.schedule", self.schedule, ("constant", "cosine", "exponential"))
+        in_range("optim.growth", self.growth, 0, open_low=True)
+        if self.growth != 1 and self.schedule != "exponential":
+            raise ValueError(f"optim.growth is of optim.schedule=exponential; leave it out (got {self.growth:g})")
+        in_range("optim.warmup", self.warmup, 0)
+        one_of("optim.warmup_shape", self.warmup_shape, ("linear", "held"))
 
 
 @dataclass
@@ -152,12 +186,16 @@ class Config:
         model = _chosen("model", self.model.name)
         if not model.fits(self.data.shape, self.data.classes):
             raise ValueError(f"data {self.data.name} does not fit model {self.model.name}, which takes {model.takes}")
-        if _chosen("norm", self.norm.name).residual and not model.residual:
-            having = (name for name, one in members("models", _contract(_OPEN["model"])).items() if one.residual)
-            raise ValueError(
-                f"norm {self.norm.name} is one of residual branches, and model {self.model.name} has none; "
-                f"choose model={', '.join(having)}"
-            )
+        norm, models = _chosen("norm", self.norm.name), members("models", _contract(_OPEN["model"]))
+        for of, refused, fits in (
+            ("residual branches", norm.residual and not model.residual, lambda one: one.residual),
+            ("feature maps", norm.maps and model.units, lambda one: not one.units),
+        ):
+            if refused:
+                raise ValueError(
+                    f"norm {self.norm.name} is one of {of}, and model {self.model.name} has none; "
+                    f"choose model={', '.join(name for name, one in models.items() if fits(one))}"
+                )
         if self.amp and model.precision != "float32":
             raise ValueError(
                 f"amp=true does nothing for model {self.model.name}, which is trained in {model.precision}; "
@@ -169,7 +207,9 @@ class Config:
             raise ValueError(f"experiment must be a plain folder name (got {self.experiment!r})")
         in_range("seed", self.seed, 0, 2**31 - 1)
         in_range("steps", self.steps, 1)
+        self._check_rates()
         in_range("batch_size", self.batch_size, 2)
+        _chosen("norm", self.norm.name).check(self.norm, self.batch_size)
         in_range("log_every", self.log_every, 1)
         in_range("eval_every", self.eval_every, 1)
         in_range("checkpoint_every", self.checkpoint_every, 1)
@@ -180,6 +220,17 @@ class Config:
         if self.lab is not None and not isinstance(self.lab, Options):
             raise ValueError("lab has no name; choose one with lab=NAME")
         self._check_study()
+
+    def _check_rates(self) -> None:
+        """Whether the learning rates are there, and numbers, up to the last step."""
+        if self.optim.warmup >= self.steps:
+            raise ValueError(f"optim.warmup must be less than steps, {self.steps} (got {self.optim.warmup})")
+        decades = math.log10(self.optim.lr) + self.steps * math.log10(self.optim.growth)
+        if abs(decades) > _DECADES:
+            raise ValueError(
+                f"optim.growth {self.optim.growth:g} over {self.steps} steps takes the learning rate to "
+                f"1e{decades:+.0f}; choose one nearer to 1"
+            )
 
     def _check_study(self) -> None:
         study = self.study or {}

@@ -29,15 +29,27 @@ _UNUSUAL = {
     "optim.momentum": "momentum {}",
     "optim.weight_decay": "weight decay {}",
     "optim.schedule": "{} schedule",
+    "optim.growth": "growth {}",
+    "optim.warmup": "warm-up of {} steps",
+    "optim.warmup_shape": "warm-up {}",
     "data.flip": "flipped",
     "data.crop": "cropped",
+    "data.order": "batches {}",
     "model.init": "{} init",
     "model.init_std": "std {}",
     "model.head": "head {}",
     "model.head_norm": "norm in the head",
     "amp": "{}",
 }
-_CUSTOMARY = {"optim.schedule": "constant", "model.init": "glorot", "model.head": "linear", "amp": "float32"}
+_CUSTOMARY = {
+    "optim.schedule": "constant",
+    "data.order": "reshuffle",
+    "optim.growth": 1.0,
+    "optim.warmup_shape": "linear",
+    "model.init": "glorot",
+    "model.head": "linear",
+    "amp": "float32",
+}
 
 
 class NotMeasured(IcsbenchError):

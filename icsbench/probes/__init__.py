@@ -1,5 +1,6 @@
 """Measurements on a network that leave it, and a training run around it, undisturbed."""
 
+from icsbench.probes.batch_sharpness import BatchSharpnessProbe, Curvature, curvature_along_gradient
 from icsbench.probes.contract import NetworkWatcher, Probe, Reading, Update, UpdateWatcher, start_probes
 from icsbench.probes.gradients import NotFinite
 from icsbench.probes.guard import State, undisturbed
@@ -11,6 +12,8 @@ from icsbench.probes.update import UpdateProbe
 
 __all__ = [
     "ICS",
+    "BatchSharpnessProbe",
+    "Curvature",
     "Distribution",
     "Landscape",
     "LeastSquares",
@@ -24,6 +27,7 @@ __all__ = [
     "Update",
     "UpdateProbe",
     "UpdateWatcher",
+    "curvature_along_gradient",
     "internal_covariate_shift",
     "least_squares_fit",
     "least_squares_shares",

@@ -88,6 +88,11 @@ class Task(Protocol):
         """The loss that is trained on."""
         ...
 
+    @property
+    def batches(self) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """``step -> (inputs, targets)``: the batch of the update after so many others, as often as it is asked for."""
+        ...
+
     def probe_inputs(self, size: int) -> Tensor:
         """A fixed batch of so many training inputs; of a regression, all of them."""
         ...

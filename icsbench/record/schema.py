@@ -90,6 +90,11 @@ def least_squares(layer: str, quantity: str) -> str:
     return f"least_squares/{layer}/{quantity}"
 
 
+def batch_sharpness(quantity: str) -> str:
+    """The key of what :class:`icsbench.probes.BatchSharpnessProbe` measures: ``batch_sharpness/mean``."""
+    return f"batch_sharpness/{quantity}"
+
+
 # --- thresholds ------------------------------------------------------------------------------------------------------
 
 LEFT_CHANCE = 2.0

@@ -9,7 +9,7 @@ import torch
 
 from icsbench.config import Config
 from icsbench.data import Dataset
-from icsbench.norms import noise_modules
+from icsbench.norms import noise_modules, start_from_data
 from icsbench.probes import NetworkWatcher, Reading, Update, UpdateWatcher, start_probes, undisturbed
 from icsbench.record import schema
 from icsbench.streams import stream_seed
@@ -51,6 +51,7 @@ class Trainer:
         for module in noise_modules(self.model):
             module.generator = self._noise
             module.coarse = config.amp  # the probes, in float32, then see the draw of the update
+        start_from_data(self.model, lambda: self.task.batches(0)[0])
         self.optimizer = build_optimizer(trained_part(self.model, config.optim, config.seed), config.optim)
         self.probes = start_probes(config, self.model, self.task)
         self.evaluations = Evaluations(config, self.task, self.model)
@@ -204,7 +205,16 @@ class Trainer:
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Learning rate of the update after ``step`` updates: constant, or ``lr/2 (1 + cos(pi step / steps))``."""
-    if config.optim.schedule == "constant":
-        return config.optim.lr
-    return config.optim.lr / 2 * (1 + math.cos(math.pi * step / config.steps))
+    """Learning rate of the update after ``step`` updates: that of the schedule, times the share of the warm-up.
+
+    The schedule is ``lr``, ``lr/2 (1 + cos(pi step / steps))`` or ``lr growth^step``; see
+    :class:`icsbench.config.OptimConfig`.
+    """
+    optim, rate = config.optim, config.optim.lr
+    if optim.schedule == "cosine":
+        rate = rate / 2 * (1 + math.cos(math.pi * step / config.steps))
+    elif optim.schedule == "exponential":
+        rate *= optim.growth**step
+    if step < optim.warmup:
+        rate *= (step + 1 if optim.warmup_shape == "linear" else 1) / optim.warmup
+    return rate

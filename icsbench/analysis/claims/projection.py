@@ -8,7 +8,7 @@ from functools import partial
 
 from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.claims.paired import paired, runs_of
-from icsbench.analysis.claims.texts import HOFFER, LYLE
+from icsbench.analysis.claims.texts import HOFFER_2018, LYLE
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.effective_rate import LAB, last_accuracy
 from icsbench.record.reader import Run
@@ -61,7 +61,7 @@ GROWTH_IS_DECAY = Claim(
     id="40",
     statement="What BN's growing weights do is a decay of the effective learning rate: on weights of fixed length with "
     "the recorded rates the training is the same, with a constant rate it is not.",
-    by=f"{HOFFER}; {LYLE}",
+    by=f"{HOFFER_2018}; {LYLE}",
     where="Hoffer section 2; Lyle sections 3 and 4",
     parts=(
         _same("recorded_minus_free_plain", "recorded", "fixed length at the recorded rates", 0.0),

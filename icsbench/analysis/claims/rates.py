@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,45 +19,51 @@ from icsbench.analysis.statistics import geometric_mean, slope
 from icsbench.record.reader import Run
 
 
-def _grid(group: Group, norm: str) -> dict[float, Runs]:
-    """The runs of a norm, by learning rate.
+def grid_of(group: Group, norm: str, **settings: Any) -> dict[float, Runs]:
+    """The runs of a norm, by learning rate; ``settings``: as of :func:`icsbench.analysis.claims.paired.runs_of`.
 
     :raises NotMeasured: there are fewer than three rates.
     """
     rates = sorted({run.lr for run in group.runs if run.regime == norm})
     if len(rates) < 3:
         raise NotMeasured(f"{group.name} has {norm} at {len(rates)} learning rates; a grid needs three")
-    return {lr: runs_of(group, norm, lr=lr) for lr in rates}
+    return {lr: runs_of(group, norm, lr=lr, **settings) for lr in rates}
 
 
-def _by_seed(grid: dict[float, Runs]) -> dict[int, dict[float, Run]]:
+def by_seed(grid: dict[float, Runs]) -> dict[int, dict[float, Run]]:
     """What each seed has on the grid; a seed that lacks a rate is left out."""
     seeds = set.intersection(*(set(runs) for runs in grid.values()))
     return {seed: {lr: runs[seed] for lr, runs in grid.items()} for seed in sorted(seeds)}
 
 
-def _largest_lr(group: Group) -> Measured:
-    """Largest learning rate at which a seed trains, BN / none."""
-    bn, none = (_by_seed(_grid(group, norm)) for norm in ("bn", "none"))
+def largest_rates(one: dict[float, Runs], other: dict[float, Runs], names: tuple[str, str]) -> Measured:
+    """Largest learning rate of a grid at which a seed trains, of one kind of runs / of another."""
+    grids = dict(zip(names, map(by_seed, (one, other)), strict=True))
     values: dict[int, float] = {}
     left_out: dict[int, str] = {}
-    for seed in sorted(bn.keys() | none.keys()):
-        if seed not in bn or seed not in none:
+    for seed in sorted(set().union(*grids.values())):
+        if not all(seed in grid for grid in grids.values()):
             left_out[seed] = "not finished at every learning rate"
             continue
-        largest = [max((lr for lr, run in of[seed].items() if trains(run)), default=None) for of in (bn, none)]
-        if largest[1] is None:
-            left_out[seed] = "none trains at no rate of the grid"
-        elif largest[0] is None:
-            left_out[seed] = "bn trains at no rate of the grid"
+        largest = {
+            name: max((lr for lr, run in grid[seed].items() if trains(run)), default=0.0)
+            for name, grid in grids.items()
+        }
+        nowhere = [name for name in reversed(names) if not largest[name]]
+        if nowhere:
+            left_out[seed] = f"{nowhere[0]} trains at no rate of the grid"
         else:
-            values[seed] = largest[0] / largest[1]
+            values[seed] = largest[names[0]] / largest[names[1]]
     return Measured(values, left_out)
+
+
+def _largest_lr(group: Group) -> Measured:
+    return largest_rates(grid_of(group, "bn"), grid_of(group, "none"), ("bn", "none"))
 
 
 def _test_at_small_lr(group: Group) -> Measured:
     """Test accuracy, BN minus none, at the largest rate at which the network without BN trains with every seed."""
-    none = _grid(group, "none")
+    none = grid_of(group, "none")
     lr = max((lr for lr, runs in none.items() if all(map(trains, runs.values()))), default=None)
     if lr is None:
         raise NotMeasured(f"{group.name}: at no learning rate of the grid does the network without BN train every time")
@@ -71,7 +78,7 @@ def _test_at_best_lr(group: Group) -> Measured:
     best: dict[str, Runs] = {}
     notes = []
     for norm in ("bn", "none"):
-        grid = _grid(group, norm)
+        grid = grid_of(group, norm)
         validated = {lr: np.mean([final_accuracy(run, "val") for run in runs.values()]) for lr, runs in grid.items()}
         lr = max(validated, key=lambda lr: validated[lr])
         best[norm] = grid[lr]
@@ -91,7 +98,7 @@ def _of_betas(value: Callable[[dict[float, float]], float], norm: str, group: Gr
     """``value`` of beta at the learning rates at which a seed trained, {rate: median over the second half}."""
     values: dict[int, float] = {}
     left_out: dict[int, str] = {}
-    for seed, runs in _by_seed(_grid(group, norm)).items():
+    for seed, runs in by_seed(grid_of(group, norm)).items():
         betas = {lr: window_of(run, updates.BETA) for lr, run in runs.items() if trains(run)}
         betas = {lr: beta for lr, beta in betas.items() if beta > 0 and math.isfinite(beta)}
         if len(betas) < 3:

@@ -305,9 +305,14 @@ def _lacks_a_part(run: Run) -> IcsbenchError:
 
 def learning_rate(run: Run, steps: NDArray[np.int64]) -> Floats:
     """The learning rate of the update after so many updates: (m,)."""
-    lr = np.full(len(steps), run.lr)
-    if run.setting("optim.schedule") == "cosine":
+    lr, schedule, warmup = np.full(len(steps), run.lr), run.setting("optim.schedule"), run.setting("optim.warmup", 0)
+    if schedule == "cosine":
         lr *= (1 + np.cos(np.pi * steps / int(run.setting("steps")))) / 2
+    elif schedule == "exponential":
+        lr *= float(run.setting("optim.growth")) ** steps
+    if warmup:
+        first = steps + 1 if run.setting("optim.warmup_shape") == "linear" else 1
+        lr *= np.where(steps < warmup, first / warmup, 1)
     return lr
 
 

@@ -31,7 +31,8 @@ class Wrapper:
     """What acts around the update of any optimizer, such as clipping (before), projection (after) and warm-up.
 
     ``before`` and ``after`` are called as ``before(optimizer, options)``, where ``optimizer.param_groups`` holds
-    parameters, their gradients and the learning rate of the update. What they keep from one update to the next is in
+    parameters, their gradients and the learning rate of the update. Parameters of the output layer have an attribute
+    ``output``. What they keep from one update to the next is in
     ``optimizer.state[NAME]``, as numbers, tensors, and lists and dictionaries of them: it goes into the checkpoint.
 
     ``options`` is a dataclass, whose fields are the keys below ``optim.wrap.NAME``; it raises ValueError for a value
