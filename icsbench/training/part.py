@@ -9,8 +9,9 @@
             from the stream ``trained`` of the seed
 ==========  ===========================================================================================================
 
-The output layer is not trained either, as in the paper (all other weights are frozen there), unless ``optim.train_output`` is true. What is not trained
-keeps ``requires_grad``: probes measure the gradient of the whole network, and the landscape along it, in every case.
+The output layer is not trained either, as in the paper, which freezes all other weights, unless ``optim.train_output``
+is true. What is not trained keeps ``requires_grad``: probes measure the gradient of the whole network, and the
+landscape along it, in every case.
 """
 
 from collections.abc import Iterator
