@@ -6,11 +6,12 @@
 ``all``     every parameter
 ``affine``  those of the modules behind the transforms: gamma and beta of a norm
 ``random``  as many entries of the weights instead: in every layer with such parameters as many as it has of them, drawn
-            from the stream ``trained`` of the seed. (The paper draws two in every channel, where BN has two.)
+            from the stream ``trained`` of the seed
 ==========  ===========================================================================================================
 
-The output layer is not trained either, as in the paper, unless ``optim.train_output`` is true. What is not trained
-keeps ``requires_grad``: probes measure the gradient of the whole network, and the landscape along it, in every case.
+The output layer is not trained either, as in the paper, which freezes all other weights, unless ``optim.train_output``
+is true. What is not trained keeps ``requires_grad``: probes measure the gradient of the whole network, and the
+landscape along it, in every case.
 """
 
 from collections.abc import Iterator

@@ -30,7 +30,7 @@ AFFINE_ONLY = Claim(
     id="41",
     statement="Training only gamma and beta reaches far more than training as many random weights.",
     by=FRANKLE,
-    where="Frankle abstract and section 4",
+    where="Frankle abstract",
     parts=(
         Part(
             "affine_to_random",
@@ -42,8 +42,9 @@ AFFINE_ONLY = Claim(
         ),
     ),
     margin=f"{BY_A_FIFTH} Chance counts in both accuracies, which draws their ratio to 1. Known beforehand: what the "
-    "paper found in networks that are wider, deeper and trained for a hundred times as long; one "
-    "ResNet-20 at width 1/4 with only gamma and beta trained (seed 100, 300 steps, lr 1): 20 % in training.",
+    "paper found in networks that are wider, deeper and trained for far longer; one "
+    "ResNet-20 at width 1/4 with only gamma and beta trained (seed 100, 300 steps, lr 1): 20 % in training; and of the "
+    "study's network (seed 100, 500 steps, lr 0.1) 34 % in training, with random weights 30 %, with all 31 %.",
     fairness=(
         "Control: as many random weights in every layer as it has gammas and betas, of the same network with BN (gamma "
         "1, beta 0); it has the normalization too, and lacks only its training.",
@@ -54,7 +55,7 @@ AFFINE_ONLY = Claim(
         "channels would.",
         "A plain network, narrow, for less than an epoch; the paper's are residual, and the effect grows with their "
         "depth and width.",
-        "gamma starts at 1; in part of the paper it starts uniform between 0 and 1.",
+        "gamma starts at 1, beta at 0.",
     ),
     figures=("affine-only",),
 )

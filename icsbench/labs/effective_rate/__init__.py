@@ -2,9 +2,9 @@
 
 BN makes a network independent of the length of the weights ahead of it, so its gradient is orthogonal to them and goes
 with 1 / length. What an update then does to the direction of a weight tensor w is set by its *effective rate*
-``lr / ||w||^2`` (Hoffer et al. 2018, "Norm matters", section 2), and as every update makes w longer, the effective rate
-decays. The question of Lyle et al. (2024, "Normalization and effective learning rates in reinforcement learning",
-sections 3 and 4) is whether that decay is what matters.
+``lr / ||w||^2`` (Hoffer et al. 2018, "Norm matters"), and as every update makes w longer, the effective rate
+decays: growing weights are a schedule of the learning rate (Lyle et al. 2024, "Normalization and effective learning
+rates in reinforcement learning"). The question here is whether they are nothing else.
 
 The network is trained several times, from the same weights on the same batches with the same optimizer:
 
