@@ -275,7 +275,7 @@ UNITS_ONE_AT_A_TIME = Claim(
 
 UNITS_NEED_FEWER = Claim(
     id="35h",
-    statement="Units optimised one at a time, length and direction apart, need fewer gradients than by gradient descent.",
+    statement="Units optimised one at a time, length and direction apart, need fewer gradients than gradient descent.",
     by=KOHLER,
     where="K section 5",
     parts=tuple(
