@@ -1,4 +1,4 @@
-"""Weight decay and its twin, a learning rate that grows exponentially: losses, difference, and length of the weights."""
+"""Weight decay and its twin, a learning rate that grows exponentially: losses, difference, length of the weights."""
 
 from collections.abc import Sequence
 
