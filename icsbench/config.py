@@ -58,9 +58,16 @@ _INPUTS = {
 }
 
 
+_ORDERS = ("reshuffle", "shuffle_once", "fixed_batches", "by_class")
+
+
 @dataclass
 class DataConfig:
-    """Which data, and what is done to them. ``root`` says where they are and does not change the run."""
+    """Which data, and what is done to them. ``root`` says where they are and does not change the run.
+
+    ``order``: that of the training images, from epoch to epoch, see :func:`icsbench.data.epoch_order`;
+    ``classes_per_batch``: the classes of a batch in the order ``by_class``, and without meaning in the others.
+    """
 
     name: str = "digits"
     root: str | None = None
@@ -68,9 +75,18 @@ class DataConfig:
     binary: bool = False
     flip: bool = False
     crop: bool = False
+    order: str = "reshuffle"
+    classes_per_batch: int = 1
 
     def __post_init__(self) -> None:
         one_of("data.name", self.name, tuple(_INPUTS))
+        one_of("data.order", self.order, _ORDERS)
+        in_range("data.classes_per_batch", self.classes_per_batch, 1)
+        if not self.classes and self.order != "reshuffle":
+            raise ValueError(
+                f"data.order={self.order} does not fit {self.name}, which is trained on the full batch: "
+                "it must be reshuffle"
+            )
         in_range("data.val_size", self.val_size, 0)
         if self.val_size == 1:
             raise ValueError("data.val_size must be 0 or at least 2 (got 1)")
@@ -102,10 +118,17 @@ class OptimConfig(Options):
     warmup_shape: str = "linear"
     wrap: dict[str, Any] | None = None
     """Options of each wrapper by its name; the first one acts first."""
+    train: str = "all"
+    """Which parameters are trained, see :mod:`icsbench.training.part`: ``all``, ``affine``, ``random``."""
+    train_output: bool = False
+    """Whether the output layer is trained too, where not all parameters are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         in_range("optim.lr", self.lr, 0, open_low=True)
+        one_of("optim.train", self.train, ("all", "affine", "random"))
+        if self.train_output and self.train == "all":
+            raise ValueError("optim.train_output=true does nothing with optim.train=all; leave it out")
         one_of("optim.schedule", self.schedule, ("constant", "cosine", "exponential"))
         in_range("optim.growth", self.growth, 0, open_low=True)
         if self.growth != 1 and self.schedule != "exponential":
@@ -163,12 +186,16 @@ class Config:
         model = _chosen("model", self.model.name)
         if not model.fits(self.data.shape, self.data.classes):
             raise ValueError(f"data {self.data.name} does not fit model {self.model.name}, which takes {model.takes}")
-        if _chosen("norm", self.norm.name).residual and not model.residual:
-            having = (name for name, one in members("models", _contract(_OPEN["model"])).items() if one.residual)
-            raise ValueError(
-                f"norm {self.norm.name} is one of residual branches, and model {self.model.name} has none; "
-                f"choose model={', '.join(having)}"
-            )
+        norm, models = _chosen("norm", self.norm.name), members("models", _contract(_OPEN["model"]))
+        for of, refused, fits in (
+            ("residual branches", norm.residual and not model.residual, lambda one: one.residual),
+            ("feature maps", norm.maps and model.units, lambda one: not one.units),
+        ):
+            if refused:
+                raise ValueError(
+                    f"norm {self.norm.name} is one of {of}, and model {self.model.name} has none; "
+                    f"choose model={', '.join(name for name, one in models.items() if fits(one))}"
+                )
         if self.amp and model.precision != "float32":
             raise ValueError(
                 f"amp=true does nothing for model {self.model.name}, which is trained in {model.precision}; "
@@ -182,6 +209,7 @@ class Config:
         in_range("steps", self.steps, 1)
         self._check_rates()
         in_range("batch_size", self.batch_size, 2)
+        _chosen("norm", self.norm.name).check(self.norm, self.batch_size)
         in_range("log_every", self.log_every, 1)
         in_range("eval_every", self.eval_every, 1)
         in_range("checkpoint_every", self.checkpoint_every, 1)

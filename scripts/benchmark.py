@@ -447,6 +447,50 @@ def noise() -> list[Row]:
     ]
 
 
+FUSED: dict[str, Callable[[torch.Size], torch.nn.Module]] = {
+    "layer": torch.nn.LayerNorm,
+    "group": lambda shape: torch.nn.GroupNorm(2, shape[0]),
+    "instance": lambda shape: torch.nn.InstanceNorm2d(shape[0], affine=True),
+    "rms": torch.nn.RMSNorm,
+}
+"""PyTorch's own modules by norm, for feature maps of a shape ``(C, H, W)``."""
+
+
+def _put(norm: Callable[[torch.Size], torch.nn.Module], trainer: Trainer) -> None:
+    """Replace the norm of every layer by one that is made for the shape of the layer's outputs."""
+
+    def replaced(block: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        block.norm = norm(output.shape[1:])
+
+    blocks = [block for _, block in trainer.model.layers()[:-1]]
+    hooks = [block.register_forward_hook(replaced) for block in blocks]
+    trainer.model(trainer.task.batches(0)[0])
+    for hook in hooks:
+        hook.remove()
+
+
+def norms() -> list[Row]:
+    """Steps with each norm of the family against steps with PyTorch's module in its places, and with BN; three a turn.
+
+    PyTorch's layer and RMS norm have a weight for each position too. DyT and weight normalization are not compared:
+    there is no fused DyT, and weight normalization is PyTorch's.
+    """
+    rows = []
+    bn = updates(trainer_of("bn"), 3)
+    for norm in (*FUSED, "dyt", "weight_norm"):
+        ours, theirs = trainer_of(norm), trainer_of(norm)
+        if norm in FUSED:
+            _put(FUSED[norm], theirs)
+        seconds = interleaved(9, ours=updates(ours, 3), theirs=updates(theirs, 3), bn=bn)
+        times, to_bn = ratio(seconds, "ours", "theirs"), ratio(seconds, "ours", "bn")
+        if norm in FUSED:
+            measured = f"{times:.2f}x ({to_bn:.2f} times a step with bn)"
+            rows.append(Row(f"{norm} step against PyTorch's module", measured, "1.15x or less", times <= 1.15))
+        else:
+            rows.append(Row(f"{norm} step against bn step", f"{to_bn:.2f}x", "none", True))
+    return rows
+
+
 def pool() -> list[Row]:
     """Six seeds x three regimes on the digits: the default pool against one after another on all cores."""
     common = ["steps=100", "probes=none", "wandb=disabled", "eval_every=1000", "log_every=20"]
@@ -587,6 +631,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "probe": shift_probe,
     "update": update_probes,
     "noise": noise,
+    "norms": norms,
     "dln": deep_linear_study,
     "memory": memory,
     "start": start_up,

@@ -11,6 +11,8 @@ from icsbench.norms import Norm, Place
 NORMS = tuple(members("norms", Norm))
 ANYWHERE = tuple(name for name, norm in members("norms", Norm).items() if not norm.residual)
 """The norms of any network, also of one without residual branches."""
+OF_MAPS = tuple(name for name, norm in members("norms", Norm).items() if norm.maps)
+"""Those among them of networks with feature maps."""
 
 
 def network(name, regime="none", *, shape=(3, 32, 32), num_classes=10, seed=0, **options):

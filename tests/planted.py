@@ -15,6 +15,8 @@ RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 MIDDLE = float(np.exp(np.log(RATES).mean()))
 STRENGTHS = {0: 1e-3, 1: 0.3, 2: 0.6, 4: 1.2}
 SIZES = (16, 64, 256)
+CLIPPED = ("normalizer_free", "normalizer_free_plain", "clipping")
+"""Studies with and without adaptive gradient clipping."""
 MLP_LAYERS = [f"fc{number}" for number in range(1, 5)]
 PLAIN = {
     "reach": 200,  # step at which training accuracy jumps from chance to `train`
@@ -35,14 +37,32 @@ PLAIN = {
 STEPS = 1000
 
 
-def write(root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=128, scale="cpu", **planted) -> Path:
-    """Write one finished, sealed run; ``planted`` are values of ``PLAIN`` (a list of cosines and betas: over steps)."""
+def write(
+    root,
+    experiment,
+    regime,
+    seed,
+    *,
+    lr=0.1,
+    strength=1.0,
+    batch_size=128,
+    clipping=None,
+    scale="cpu",
+    trains="all",
+    **planted,
+) -> Path:
+    """Write one finished, sealed run; ``planted`` are values of ``PLAIN`` (a list of cosines and betas: over steps).
+
+    ``clipping``: the threshold of adaptive gradient clipping, None without.
+    """
     values = PLAIN | planted
     if {"slope", "level"} & planted.keys():
         values["beta"] = 2 / lr * planted.get("level", 1.0) * (lr / MIDDLE) ** (1 - planted.get("slope", 1.0))
     network = "dln" if experiment.startswith("dln") else "mlp" if experiment == "percentiles" else "vgg16"
     layers = {"dln": DLN["layers"], "mlp": MLP_LAYERS, "vgg16": LAYERS}[network]
-    path = Path(root) / experiment / f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}" / f"seed-{seed}"
+    clipped = "" if clipping is None else f"-c{clipping:g}"
+    name = f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}-{trains}{clipped}"
+    path = Path(root) / experiment / name / f"seed-{seed}"
     (path / "probes" / "shift").mkdir(parents=True)
     (path / "probes" / "ics").mkdir()
     config = {
@@ -54,9 +74,16 @@ def write(root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=12
         "batch_size": batch_size,
         "data": {"name": "gaussian" if network == "dln" else "cifar10"},
         "model": {"name": network, "width": 0.25},
-        "norm": {"name": regime, "strength": strength},
-        "optim": {"lr": lr, "schedule": "constant"},
+        "norm": {"name": regime, "ghost_size" if regime == "ghost" else "strength": strength},
+        "optim": {"lr": lr, "schedule": "constant", "train": trains},
     }
+    if clipping is not None:
+        config["optim"]["wrap"] = {"agc": {"clipping": clipping}}
+    factors = {"optim.train": []} if trains != "all" else {}
+    factors |= {"batch_size": []} if batch_size != 128 else {}
+    factors |= {"optim.wrap": []} if experiment in CLIPPED else {}
+    if factors:
+        config["study"] = {"factors": factors}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     classes = None if network == "dln" else 10
     data = {"name": "planted", "label": "planted", "fingerprint": "f" * 16, "num_classes": classes}
@@ -76,7 +103,9 @@ def write(root, experiment, regime, seed, *, lr=0.1, strength=1.0, batch_size=12
     for step in range(0, STEPS + 1, 100):
         _write_percentiles(path, step, len(layers), values["drift"])
     accuracy, validated = (0.09 if diverged else values[split] for split in ("test", "val"))  # 0.09: class 0's share
-    protocols = ["running-off"] if regime in ("none", "noise") else ["running-off", "recalibrated-off", "batch-off"]
+    protocols = (
+        ["running-off"] if regime in ("none", "noise", "ws", "nf") else ["running-off", "recalibrated-off", "batch-off"]
+    )
     trained = values["train"] >= 0.2
     summary = {
         "status": "complete",
@@ -150,8 +179,10 @@ def _write_percentiles(path, step, layers, drift):
 Runs = dict[tuple, dict]
 
 
-def _run(regime, lr=0.1, strength=1.0, batch_size=128):
-    return regime, lr, strength, batch_size
+def _run(regime, lr=0.1, strength=1.0, batch_size=128, trains="all"):
+    """The settings of a run; a regime with `` + agc`` behind it has its gradients clipped."""
+    norm, _, clipped = regime.partition(" + ")
+    return norm, lr, strength, batch_size, trains, 0.16 if clipped else None
 
 
 def _bn_over_none(name, base):
@@ -162,19 +193,23 @@ def _points(one, other, name):
     return lambda value: {_run(one): {name: 0.6 + value / 100}, _run(other): {name: 0.6}}
 
 
-def _behind(one, other):
-    """As `_points` of training accuracy, where it is the other that moves."""
-    return lambda value: {_run(one): {"train": 0.6}, _run(other): {"train": 0.6 - value / 100}}
+def _behind(one, other, name="train"):
+    """As `_points`, where it is the other that moves."""
+    return lambda value: {_run(one): {name: 0.6}, _run(other): {name: 0.6 - value / 100}}
 
 
-def _largest_lr(value):
-    """Which of the rates train, so that the largest with BN is `value` times that without."""
-    largest = {"none": 0.05 if value >= 1 else 0.8, "bn": 0.05 * value if value >= 1 else 0.8 * value}
-    return {
-        _run(regime, lr): {"train": 0.6 if lr <= most * 1.01 else 0.1}
-        for regime, most in largest.items()
-        for lr in RATES
-    }
+def _largest_lr(one, other):
+    """Which of the rates train, so that the largest of one regime is `value` times that of the other."""
+
+    def plant(value):
+        largest = {other: 0.05 if value >= 1 else 0.8, one: 0.05 * value if value >= 1 else 0.8 * value}
+        return {
+            _run(regime, lr): {"train": 0.6 if lr <= most * 1.01 else 0.1}
+            for regime, most in largest.items()
+            for lr in RATES
+        }
+
+    return plant
 
 
 def _test_at_small_lr(value):
@@ -236,8 +271,74 @@ def _gap(value):
     }
 
 
+def _rates_of(*regimes):
+    """A study of two learning rates: all runs of these regimes, with the plain values."""
+    return {_run(regime, lr): {} for regime in regimes for lr in (0.05, 0.4)}
+
+
+def _last_minus_first(value):
+    """At the smaller rate, at which training accuracy is better; it is the first that moves."""
+    return _better_at_smaller("bn_last", "bn_first") | {
+        _run("bn_last", 0.05): {"train": 0.7, "test": 0.5},
+        _run("bn_first", 0.05): {"train": 0.7, "test": 0.5 - value / 100},
+    }
+
+
+def _last_share(value):
+    """BN gains 20 points over none; it is these two that move."""
+    none = 0.5 - 0.2 * value
+    return _better_at_smaller("bn_last", "bn", "none") | {
+        _run("bn_last", 0.05): {"train": 0.7, "test": 0.5},
+        _run("bn", 0.05): {"train": 0.7, "test": none + 0.2},
+        _run("none", 0.05): {"train": 0.7, "test": none},
+    }
+
+
+def _better_at_smaller(*regimes):
+    return {run: {"train": 0.7 if run[1] == 0.05 else 0.3, "test": 0.4} for run in _rates_of(*regimes)}
+
+
+def _share_of_gain(one):
+    """The share of the gain of BN over none, 40 points of training accuracy at the larger rate."""
+    return lambda value: (
+        _rates_of(one, "bn", "none")
+        | {
+            _run(one, 0.4): {"train": 0.3 + 0.4 * value},
+            _run("bn", 0.4): {"train": 0.7},
+            _run("none", 0.4): {"train": 0.3},
+        }
+    )
+
+
+def _at_rate(one, other, lr):
+    return lambda value: (
+        _rates_of(one, other) | {_run(one, lr): {"train": 0.6 + value / 100}, _run(other, lr): {"train": 0.6}}
+    )
+
+
+def _ghosts(test, train):
+    """Test accuracy falls and training accuracy grows by so much of the value per doubling of the ghost batch."""
+    return lambda value: {
+        _run("ghost", strength=size): {
+            "test": 0.5 + test * value / 100 * (np.log2(size) - 6),
+            "train": 0.7 + train * value / 100 * (np.log2(size) - 6),
+        }
+        for size in SIZES
+    }
+
+
 def _reach(value):
     return {_run("bn"): {"reach": 300, "train": 0.6}, _run("none"): {"reach": round(300 * value, -1), "train": 0.6}}
+
+
+def _affine_to_random(value):
+    """Each has its accuracy at the rate at which it trains; at the other it tests at something else."""
+    good = {"affine": (0.1, {"train": 0.3, "test": 0.2 * value}), "random": (1.0, {"train": 0.3, "test": 0.2})}
+    return {
+        _run("bn", lr, trains=trains): planted if lr == best else {"train": 0.2, "test": 0.9}
+        for trains, (best, planted) in good.items()
+        for lr in (0.1, 1.0)
+    }
 
 
 def _whole_mean(value):
@@ -245,6 +346,21 @@ def _whole_mean(value):
     late = 10 * round(abs(value) / 100 / 0.5 * 100)
     first, other = (200, 200 + late) if value > 0 else (200 + late, 200)
     return {_run("noisy_bn"): {"reach": first, "train": 0.6}, _run("none"): {"reach": other, "train": 0.6}}
+
+
+def _over_halfway(value):
+    return {_run("weight_norm"): {"train": 0.5 + value / 100}, _run("none"): {"train": 0.3}, _run("bn"): {"train": 0.7}}
+
+
+def _around_half(value):
+    return {_run("bn"): {"train": 0.5 + value / 200}, _run("none"): {"train": 0.5 - value / 200}}
+
+
+def _small_batch(value):
+    """With group norm `value` points better than with BN at the smallest batch, and as good at the largest."""
+    runs = {_run(norm, batch_size=max(SIZES)): {"test": 0.6} for norm in ("bn", "group")}
+    better = {"test": 0.5 + value / 100}
+    return runs | {_run("bn", batch_size=min(SIZES)): {"test": 0.5}, _run("group", batch_size=min(SIZES)): better}
 
 
 PLANT = {
@@ -285,10 +401,37 @@ PLANT = {
     "train_fixup_minus_bn": _behind("fixup", "bn"),
     "train_fixup_minus_none": _behind("fixup", "none"),
     "dln_loss_l1": lambda value: {_run("l1", 1e-6): {"loss": 100 * value}, _run("bn", 1e-6): {"loss": 100.0}},
-    "largest_lr": _largest_lr,
+    "largest_lr": _largest_lr("bn", "none"),
+    "largest_lr_nf_agc": _largest_lr("nf + agc", "nf"),
+    "train_nf_agc_minus_bn": _behind("nf + agc", "bn"),
+    "test_nf_agc_minus_bn": _behind("nf + agc", "bn", "test"),
+    "train_nf_agc_minus_none": _behind("nf + agc", "none"),
+    "train_nf_agc_minus_nf": _behind("nf + agc", "nf"),
+    "train_nf_agc_minus_none_agc": _behind("nf + agc", "none + agc"),
+    "train_ws_agc_minus_bn_plain": _behind("ws + agc", "bn"),
     "test_at_small_lr": _test_at_small_lr,
     "dose_slope": _dose,
     "gap_slope": _gap,
+    "affine_to_random": _affine_to_random,
+    "train_group_minus_bn": _behind("group", "bn"),
+    "test_group_minus_bn_smallest_batch": _small_batch,
+    "test_lost_bn_minus_group": _small_batch,
+    "train_dyt_minus_layer": _behind("dyt", "layer"),
+    "train_dyt_minus_bn": _behind("dyt", "bn"),
+    "train_dyt_minus_none": _behind("dyt", "none"),
+    "train_weight_norm_over_halfway": _over_halfway,
+    "train_bn_minus_none_family": _around_half,
+    "last_share": _last_share,
+    "last_minus_first": _last_minus_first,
+    "detached_minus_bn_smaller": _at_rate("bn_detached", "bn", 0.05),
+    "detached_minus_bn_larger": _at_rate("bn_detached", "bn", 0.4),
+    "l1_minus_bn_smaller": _at_rate("l1_bn", "bn", 0.05),
+    "l1_minus_bn_larger": _at_rate("l1_bn", "bn", 0.4),
+    "variance_share": _share_of_gain("bn_var"),
+    "mean_share": _share_of_gain("bn_mean"),
+    "affine_share": _share_of_gain("affine"),
+    "ghost_gap_slope": _ghosts(test=0, train=1),
+    "ghost_test_slope": _ghosts(test=1, train=0),
 }
 
 
@@ -306,8 +449,8 @@ def plant_claim(root, claim: Claim, values, study=None) -> None:
                 if part.studies[0] == name:
                     for run, planted in PLANT[part.name](of_part[seed]).items():
                         runs[run] = runs.get(run, {}) | planted
-            for (regime, lr, strength, batch_size), planted in runs.items():
-                place = {"lr": lr, "strength": strength, "batch_size": batch_size}
+            for (regime, *settings), planted in runs.items():
+                place = dict(zip(("lr", "strength", "batch_size", "trains", "clipping"), settings, strict=True))
                 write(root, study or name, regime, seed, **place, **planted)
 
 

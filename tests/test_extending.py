@@ -65,13 +65,13 @@ def do_what_the_page_says(work: Path, env: dict[str, str], commands: list[list[s
     results = work / "results"
     lengths = [
         [json.loads(line) for line in path.read_text().splitlines() if '"length"' in line]
-        for path in results.glob("single/weight_norm-one_hidden*/seed-*/metrics.jsonl")
+        for path in results.glob("single/spectral_norm-one_hidden*/seed-*/metrics.jsonl")
     ]
     assert [[row["step"] for row in rows] for rows in lengths] == [[0, 10, 20]] * 2
     assert len([*results.glob("halving/halving-*/seed-*/summary.json")]) == 12
     assert (results / "halving" / "figures" / "halving.png").exists()
     page = (results / "report.html").read_text()
-    assert "Standard + weight norm" in page and "Without normalization a ReLU network" in page
+    assert "Standard + spectral norm" in page and "Without normalization a ReLU network" in page
     judged = json.loads((results / "claims.json").read_text())["claims"]
     assert ["supported", "He et al. 2015"] in [[claim["verdict"], claim["speaks_for"]] for claim in judged]
     return said
@@ -79,7 +79,7 @@ def do_what_the_page_says(work: Path, env: dict[str, str], commands: list[list[s
 
 def test_the_page_holds_every_file():
     assert {path.split("/")[-1] for path in files_of(PAGE)} == {
-        *("pyproject.toml", *ROOMS, "weight_norm.yaml", "one_hidden.yaml", "length.yaml", "halving.yaml")
+        *("pyproject.toml", *ROOMS, "spectral_norm.yaml", "one_hidden.yaml", "length.yaml", "halving.yaml")
     }
     assert len(PAGE.splitlines()) < 240
 

@@ -196,7 +196,7 @@ def test_the_residuals_beside_the_theorems_are_those_of_their_csv():
 def test_the_bold_numbers_beside_the_reference_figures_are_those_of_their_tables(folder):
     text = " ".join((folder / "README.md").read_text().split())
     files = [path for path in folder.rglob("*.md") if path.name != "README.md"]
-    tables = "\n".join(path.read_text() for path in files or [REFERENCE / "claims" / "claims.md"])
+    tables = "\n".join(path.read_text() for path in [*files, REFERENCE / "claims" / "claims.md"])
     numbers = [bold for bold in re.findall(r"\*\*([^*]+)\*\*", text) if bold[0].isdigit() or bold[0] in "-+"]
     assert numbers
     assert [number for number in numbers if number not in tables] == []

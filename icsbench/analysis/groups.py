@@ -34,6 +34,7 @@ _UNUSUAL = {
     "optim.warmup_shape": "warm-up {}",
     "data.flip": "flipped",
     "data.crop": "cropped",
+    "data.order": "batches {}",
     "model.init": "{} init",
     "model.init_std": "std {}",
     "model.head": "head {}",
@@ -42,6 +43,7 @@ _UNUSUAL = {
 }
 _CUSTOMARY = {
     "optim.schedule": "constant",
+    "data.order": "reshuffle",
     "optim.growth": 1.0,
     "optim.warmup_shape": "linear",
     "model.init": "glorot",

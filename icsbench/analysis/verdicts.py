@@ -127,7 +127,7 @@ class Verdict:
 
     @property
     def of(self) -> str:
-        """What ``n`` counts: seeds, or random networks."""
+        """What ``n`` counts: seeds, or random networks or problems."""
         return self.claim.parts[0].of if self.claim.parts else "seeds"
 
     @property

@@ -42,6 +42,8 @@ OmegaConf.register_new_resolver(
     "icsbench.updates", lambda images, batch_size: max(1, images // batch_size), replace=True
 )
 
+OmegaConf.register_new_resolver("icsbench.times", lambda *factors: math.prod(factors), replace=True)
+
 
 def composed(overrides: list[str]) -> Config:
     """The configuration of one run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,19 +49,49 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return rows.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
 
 
+def epoch_order(
+    order: str, seed: int, epoch: int, labels: Tensor, batch_size: int, classes_per_batch: int = 1
+) -> Tensor:
+    """Return the numbers of the images in which an epoch visits them, int64 on the CPU; each B in a row are a batch.
+
+    =============  ===================================================================================================
+    reshuffle      a new random order in every epoch (random reshuffling)
+    shuffle_once   the order of epoch 0 in every epoch (single shuffle)
+    fixed_batches  the batches of ``shuffle_once``, visited in a new random order in every epoch
+    by_class       batches of at most ``classes_per_batch`` classes: the images of each class, in a new random order in
+                   every epoch, are cut into pieces of ``B / classes_per_batch``; the pieces are visited in random order
+    =============  ===================================================================================================
+
+    What is left over at the end makes no batch; of ``by_class``, what makes no whole piece of its class is left out.
+
+    :param labels: the class of each image, int64 ``(N,)`` on the CPU.
+    """
+    draw = generator(seed, "order", 0 if order in ("shuffle_once", "fixed_batches") else epoch)
+    visited = torch.randperm(len(labels), generator=draw)
+    if order == "fixed_batches":
+        batches = visited[: len(visited) // batch_size * batch_size].view(-1, batch_size)
+        return batches[torch.randperm(len(batches), generator=generator(seed, "batches", epoch))].flatten()
+    if order == "by_class":
+        of_class = visited[labels[visited].argsort(stable=True)].split(labels.bincount().tolist())
+        size = batch_size // classes_per_batch
+        pieces = torch.cat([images[: len(images) // size * size].view(-1, size) for images in of_class])
+        return pieces[torch.randperm(len(pieces), generator=draw)].flatten()
+    return visited
+
+
 class Batches:
     """Training batches as a pure function of ``(seed, step)``.
 
     Epoch ``e`` is the steps ``e * steps_per_epoch`` and on; it visits the split in an order drawn from
-    ``(seed, e)``, and the augmentation of a step is drawn from ``(seed, step)``. All draws are made on the CPU by
-    generators of their own, so that a run resumes at any step without state, sees the same batches on every device
-    and never moves the global random state.
+    ``(seed, e)``, see :func:`epoch_order`, and the augmentation of a step is drawn from ``(seed, step)``. All draws are
+    made on the CPU by generators of their own, so that a run resumes at any step without state, sees the same batches
+    on every device and never moves the global random state.
 
     ``flip`` mirrors each image with probability 1/2; ``crop`` pads each with four black pixels on every side and cuts
     a window of the image's own size at one of the 81 offsets. The images are square, of C channels; ``mean`` and
     ``std`` are ``(C,)`` in pixel units 0..255. The images stay on ``device`` as uint8.
 
-    :raises IcsbenchError: the split holds fewer than ``batch_size`` images.
+    :raises IcsbenchError: the split holds fewer than ``batch_size`` images, or does not fill a batch by class.
     """
 
     def __init__(
@@ -71,6 +102,8 @@ class Batches:
         *,
         flip: bool = False,
         crop: bool = False,
+        order: str = "reshuffle",
+        classes_per_batch: int = 1,
         mean: Tensor,
         std: Tensor,
         device: torch.device | str,
@@ -81,7 +114,18 @@ class Batches:
                 f"batch_size={batch_size} does not fit the training set of {self._count} images "
                 f"(what data.val_size leaves of it): choose one from 2 to {self._count}"
             )
-        self.steps_per_epoch = self._count // batch_size
+        self._order_of = partial(
+            epoch_order,
+            order,
+            seed,
+            labels=split.labels.cpu(),
+            batch_size=batch_size,
+            classes_per_batch=classes_per_batch,
+        )
+        if order == "by_class":
+            self._check_classes(split.labels, batch_size, classes_per_batch)
+        self._order = 0, self._order_of(0)
+        self.steps_per_epoch = len(self._order[1]) // batch_size
         self._batch_size = batch_size
         self._seed = seed
         self._flip = flip
@@ -98,7 +142,6 @@ class Batches:
         self._pixels = self._images.reshape(-1, self._shape[2])
         self._across = torch.arange(self._shape[1], device=self._device)
         self._down = self._width * self._across[:, None]
-        self._order: tuple[int, Tensor] | None = None
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of ``step`` (from 0), on the device.
@@ -128,6 +171,25 @@ class Batches:
         return normalize(images, self._mean, self._std), self._labels[index]
 
     def _epoch_order(self, epoch: int) -> Tensor:
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, torch.randperm(self._count, generator=generator(self._seed, "order", epoch))
+        if self._order[0] != epoch:
+            self._order = epoch, self._order_of(epoch)
         return self._order[1]
+
+    @staticmethod
+    def _check_classes(labels: Tensor, batch_size: int, classes_per_batch: int) -> None:
+        images = labels.bincount()
+        classes = int((images > 0).sum())
+        if classes_per_batch > classes:
+            raise IcsbenchError(
+                f"data.classes_per_batch={classes_per_batch} is more than the {classes} classes of the training set"
+            )
+        if batch_size % classes_per_batch:
+            raise IcsbenchError(
+                f"data.classes_per_batch={classes_per_batch} does not divide batch_size={batch_size}: a batch has "
+                "equally many images of each class"
+            )
+        if int((images // (batch_size // classes_per_batch)).sum()) < classes_per_batch:
+            raise IcsbenchError(
+                f"data.order=by_class needs {batch_size // classes_per_batch} images of a class for a batch, and the "
+                f"largest class has {int(images.max())}: choose a smaller batch_size or more data.classes_per_batch"
+            )

@@ -66,9 +66,12 @@ class Network:
 
     def untrained(self) -> "models.Network":
         """A new copy of the network before the first update."""
+        from icsbench.norms import start_from_data
         from icsbench.training import build_model
 
-        return build_model(self.config, self.dataset.num_classes)
+        network = build_model(self.config, self.dataset.num_classes)
+        start_from_data(network, lambda: self.task.batches(0)[0])
+        return network
 
     def trained(self) -> "tuple[models.Network, int]":
         """A new copy of the network after the last update, and the number of updates; the run is made if need be.

@@ -1,5 +1,6 @@
 """What all networks share: the layer, the places for norms, and initial weights from named random streams."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -162,24 +163,33 @@ class Network(nn.Module):
         Every parameter of a block's ``transform`` is drawn from the stream of ``seed`` named after it, before a norm
         may wrap it. So the parameters that two regimes share start equal. A norm that draws numbers of its own takes
         them from torch's default stream, which is a function of ``seed`` here.
+
+        The parameters ahead of a place for a norm get the attribute ``ahead_of_norm``, those of the output layer
+        ``output``: by these optimizers know them.
         """
         for path, block in self.layers():
             _initialize(f"{path}.transform", block.transform, options, seed)
         torch.default_generator.manual_seed(stream_seed(seed, "norm"))
-        places = [(block, block.norm) for _, block in self.layers() if isinstance(block.norm, NormPlace)]
-        count = sum(not at.output for _, at in places)
+        places = [(path, block, block.norm) for path, block in self.layers() if isinstance(block.norm, NormPlace)]
+        count = sum(not at.output for *_, at in places)
         branches = self._branches()
-        for index, (block, at) in enumerate(places):
-            place = Place(index, count, at.features, at.dimensions, branches.get(block), at.output)
+        for index, (path, block, at) in enumerate(places):
+            for parameter in block.transform.parameters():
+                setattr(parameter, "output" if at.output else "ahead_of_norm", True)
+            branch = branches.get(block)
+            place = Place(index, count, at.features, at.dimensions, branch, at.output, path, block.activation)
             block.transform, block.norm = norm(block.transform, place)
 
     def _branches(self) -> dict[nn.Module, Branch]:
         """Where the layers of residual branches are."""
-        found = [module.branch for module in self.modules() if isinstance(module, Residual)]
+        found = [module for module in self.modules() if isinstance(module, Residual)]
+        first = [not number or not isinstance(block.shortcut, nn.Identity) for number, block in enumerate(found)]
+        starts = [number for number, begins in enumerate(first) if begins]
+        stages = tuple(end - start for start, end in itertools.pairwise([*starts, len(found)]))
         return {
-            layer: Branch(block, len(found), position, len(branch))
-            for block, branch in enumerate(found)
-            for position, layer in enumerate(branch)
+            layer: Branch(number, len(found), position, len(block.branch), stages)
+            for number, block in enumerate(found)
+            for position, layer in enumerate(block.branch)
         }
 
 

@@ -137,14 +137,15 @@ class BatchNormOptions(Options):
 _MODULES = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
 
 
-def _layer(options: BatchNormOptions, transform: nn.Module, place: Place) -> tuple[nn.Module, nn.Module]:
-    return transform, _MODULES[place.dimensions](place.features, options.eps, options.momentum)
+def batch_norm_module(options: BatchNormOptions, place: Place) -> nn.Module:
+    """PyTorch's batch normalization for a place."""
+    return _MODULES[place.dimensions](place.features, options.eps, options.momentum)
 
 
 BATCH_NORM = Norm(
     "bn",
     Look("Standard + BatchNorm", 1, "#0072B2", (0, (5, 1.2)), "s"),
-    _layer,
+    lambda options, transform, place: (transform, batch_norm_module(options, place)),
     BatchNormOptions,
     keeps_statistics=True,
 )

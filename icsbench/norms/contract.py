@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from icsbench.options import Options
 
@@ -36,6 +37,8 @@ class Branch(NamedTuple):
     """Which of the branch's layers it is, from 0."""
     layers: int
     """How many layers the branch has: m."""
+    stages: tuple[int, ...] = ()
+    """How many residual blocks each stage of the network has; a stage begins where the shortcut is not the identity."""
 
     @property
     def last(self) -> bool:
@@ -58,6 +61,10 @@ class Place(NamedTuple):
     """Which layer of a residual branch it is in, if it is in one."""
     output: bool = False
     """Whether its layer is the network's output, where only a norm with ``at_output`` stands."""
+    path: str = ""
+    """The path of the layer in its network, for messages."""
+    activation: nn.Module | None = None
+    """The nonlinearity behind the norm; None where nobody says."""
 
     @property
     def first(self) -> bool:
@@ -92,6 +99,7 @@ class Norm:
       in eval mode it normalizes by them.
     - One that draws random numbers has ``generator``, which the trainer sets to a stream of its own, and ``noise``:
       None for noise in training mode only, True or False where an evaluation protocol forces it.
+    - One that starts from the data has ``start_from(output)``; see :func:`start_from_data`.
     """
 
     name: str
@@ -106,6 +114,10 @@ class Norm:
     """Whether it also stands at the network's output layer, ``place.output``; others are not called there."""
     residual: bool = False
     """Whether it is one of residual branches, ``place.branch``; a network without any is refused."""
+    maps: bool = False
+    """Whether it is one of feature maps, ``place.dimensions == 2``; a network of single units is refused."""
+    check: Callable[[Any, int], None] = lambda options, batch_size: None
+    """``(options, batch_size)``: refuses, by a ValueError of one line, a batch size of training that does not fit."""
 
     def bound(self, options: Options) -> NormLayer:
         """The norm with its options, as a network takes it."""
@@ -126,3 +138,22 @@ def batch_norms(model: nn.Module) -> list[Any]:
 def noise_modules(model: nn.Module) -> list[Any]:
     """The modules of ``model`` that draw noise, in module order; see :class:`Norm`."""
     return [m for m in model.modules() if hasattr(m, "noise") and hasattr(m, "generator")]
+
+
+@torch.no_grad()
+def start_from_data(model: nn.Module, first_batch: Callable[[], Tensor]) -> None:
+    """Set what starts from the data: modules of norms with ``start_from``, in the order of one forward pass.
+
+    ``start_from(output)`` is given the module's own output on the first training batch. It sets parameters, and returns
+    the output that the module has with them, so that the modules behind it start from that. This is done where a run
+    begins, before anything is measured. A resumed run does it too, and then loads its checkpoint.
+
+    :param first_batch: gives the inputs of that batch; called where there is such a module.
+    """
+    starting: list[Any] = [module for module in model.modules() if hasattr(module, "start_from")]
+    if not starting:
+        return
+    hooks = [one.register_forward_hook(lambda module, _, output: module.start_from(output)) for one in starting]
+    model(first_batch())
+    for hook in hooks:
+        hook.remove()

@@ -79,6 +79,8 @@ class Task:
             config.seed,
             flip=data.flip,
             crop=data.crop,
+            order=data.order,
+            classes_per_batch=data.classes_per_batch,
             mean=mean,
             std=std,
             device=device,

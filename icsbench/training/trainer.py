@@ -9,13 +9,14 @@ import torch
 
 from icsbench.config import Config
 from icsbench.data import Dataset
-from icsbench.norms import noise_modules
+from icsbench.norms import noise_modules, start_from_data
 from icsbench.probes import NetworkWatcher, Reading, Update, UpdateWatcher, start_probes, undisturbed
 from icsbench.record import schema
 from icsbench.streams import stream_seed
 from icsbench.training.evaluation import Evaluations, hits
 from icsbench.training.journal import Journal
 from icsbench.training.optimizers import build_optimizer
+from icsbench.training.part import trained_part
 from icsbench.training.task import Task, build_model
 
 
@@ -38,7 +39,7 @@ class Trainer:
     :meth:`fit` is the whole of a run, from wherever it stands to its summary. It calls :meth:`step` for every update
     and :meth:`look` for what probes measure between two of them.
 
-    :raises IcsbenchError: the data or the probes do not fit the config.
+    :raises IcsbenchError: the data, the probes or the trained part of the parameters do not fit the config.
     """
 
     def __init__(self, config: Config, dataset: Dataset, device: torch.device) -> None:
@@ -50,7 +51,8 @@ class Trainer:
         for module in noise_modules(self.model):
             module.generator = self._noise
             module.coarse = config.amp  # the probes, in float32, then see the draw of the update
-        self.optimizer = build_optimizer(self.model.parameters(), config.optim)
+        start_from_data(self.model, lambda: self.task.batches(0)[0])
+        self.optimizer = build_optimizer(trained_part(self.model, config.optim, config.seed), config.optim)
         self.probes = start_probes(config, self.model, self.task)
         self.evaluations = Evaluations(config, self.task, self.model)
         self.done = 0
@@ -73,7 +75,7 @@ class Trainer:
         for watcher in watchers:
             with undisturbed(self.model, inputs, targets):
                 watcher.before(update)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         with self.task.autocast():
             outputs = self._forward(inputs)
             loss = self.task.loss(outputs, targets)

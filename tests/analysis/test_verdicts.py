@@ -27,6 +27,7 @@ PARTS = {part.name: part for claim in CLAIMS for part in claim.parts if part.of 
 # A value in the region, one beyond it, and where there is no effect at all; what a seed adds or multiplies by.
 _RATIO = {"spread": 1.05, "wild": 30.0}
 _POINTS = {"spread": 0.4, "wild": 60.0}
+_SHARE = {"spread": 0.05, "wild": 0.7}
 CASES = {
     "speed_up": {"inside": 2.0, "outside": 1.0, "none": 1.0, **_RATIO, "wild": 3.0},
     "drift_vgg": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
@@ -40,6 +41,11 @@ CASES = {
     "beta_level_bn": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
     "beta_level_none": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
     "largest_lr": {"inside": 8.0, "outside": 1.0, "none": 1.0, "spread": None, "wild": 16.0},
+    "last_share": {"inside": 0.7, "outside": 0.2, "none": 0.0, **_SHARE},
+    "variance_share": {"inside": 0.7, "outside": 0.2, "none": 0.0, **_SHARE},
+    "mean_share": {"inside": 0.2, "outside": 0.8, "none": 0.0, **_SHARE},
+    "affine_share": {"inside": 0.2, "outside": 0.8, "none": 0.0, **_SHARE},
+    "largest_lr_nf_agc": {"inside": 8.0, "outside": 1.0, "none": 1.0, "spread": None, "wild": 16.0},
     "mean_train_noisy_minus_none": {"inside": 10.0, "outside": -10.0, "none": 0.0, "spread": 1.0, "wild": 30.0},
 }
 
@@ -70,7 +76,7 @@ def values_of(part: Part, what: str, n: int = 6) -> list[float]:
     signs = np.resize([1, -1, 0.5, -0.5, 0.2, -0.2], n)
     if part.name == "dln_cosine_beta_correlation":
         return [centre] * n if what != "wild" else list(np.resize([-1.0, 1.0, -1.0, 0.0, 1.0, -1.0], n))
-    if part.name == "largest_lr":
+    if part.name.startswith("largest_lr"):
         return [centre] * n if what != "wild" else list(np.resize([32.0, 1 / 16, 16.0, 1 / 16, 32.0, 1 / 16], n))
     if part.kind == "ratio":
         return [centre * spread**sign for sign in signs]

@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 
 from icsbench.app.folders import CONFIG_DIR
 
-IMAGES = {"binary": False, "flip": False, "crop": False}
+IMAGES = {"binary": False, "flip": False, "crop": False, "order": "reshuffle", "classes_per_batch": 1}
 DIGITS8 = {"name": "digits8", "root": None, "val_size": 157, **IMAGES}
 MNIST = {"name": "mnist", "root": "data", "val_size": 5000, **IMAGES}
 

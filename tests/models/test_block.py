@@ -4,8 +4,9 @@ import hashlib
 
 import pytest
 import torch
-from networks import ANYWHERE, network
+from networks import ANYWHERE, OF_MAPS, network
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from icsbench.models import Block
 
@@ -45,17 +46,25 @@ def test_initial_weights_are_those_of_the_first_release(init, checksum, logits):
 @pytest.mark.parametrize("kind", NETWORKS)
 class TestEveryNetwork:
     def test_the_regimes_have_the_same_layers_and_shared_weights_start_equal(self, kind):
-        regimes = {norm: make(kind, norm)[0] for norm in ANYWHERE}
+        of_maps = "width" in NETWORKS[kind]
+        regimes = {norm: make(kind, norm)[0] for norm in ANYWHERE if of_maps or norm not in OF_MAPS}
         layers = [path for path, _ in regimes["none"].layers()]
         reference = dict(regimes["none"].named_parameters())
         normalized = dict(regimes["bn"].named_parameters())
         assert len(normalized) > len(reference)
         for norm, model in regimes.items():
             assert [path for path, _ in model.layers()] == layers
+            if any(is_parametrized(block.transform) for _, block in model.layers()):
+                continue  # a norm of weights has them under other names; see the tests of any norm
             parameters = dict(model.named_parameters())
-            assert parameters.keys() == (reference if norm in ("none", "noise") else normalized).keys()
-            assert all(torch.equal(parameters[name], value) for name, value in reference.items())
-            assert all(norm == "none" or not isinstance(b.norm, nn.Identity) for _, b in model.layers()[:-1])
+            if norm in ("none", "noise", "bn", "noisy_bn", "l1", "l2", "linf"):
+                assert parameters.keys() == (reference if norm in ("none", "noise") else normalized).keys()
+            for name, value in reference.items():
+                of_layer = name.removesuffix(".weight")  # its direction, where the weights are parametrized
+                other = parameters.get(f"{of_layer}.parametrizations.weight.original1")
+                assert torch.equal(parameters[name] if other is None else other, value)
+            if norm not in ("none", "bn_first", "bn_last"):
+                assert not any(isinstance(block.norm, nn.Identity) for _, block in model.layers()[:-1])
             assert type(model.layers()[-1][1].norm) is nn.Identity
 
     def test_another_seed_is_another_network_and_every_layer_differs_from_the_others(self, kind):

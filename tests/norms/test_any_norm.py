@@ -121,13 +121,16 @@ def config(folder, norm, **options):
 @pytest.mark.parametrize("name", NORMS)
 def test_a_member_declares_what_its_modules_do(name):
     norm = members("norms", Norm)[name]
-    model = network("residual_mlp" if norm.residual else "mlp", name, depth=2, units=5)
+    of_units = {"depth": 2, "units": 6}
+    model = network("vgg11", name) if norm.maps else network("residual_mlp", name, **of_units)
     assert (norm.keeps_statistics, norm.draws_noise) == (bool(batch_norms(model)), bool(noise_modules(model)))
     assert re.fullmatch("#[0-9A-F]{6}", norm.look.color)
     if name in legacy.LOOKS:  # records with and without a look share figures
         assert norm.look._asdict() == legacy.LOOKS[name]
     looks = [other.look for other in members("norms", Norm).values() if other is not norm]
-    assert not {norm.look.order, norm.look.color, norm.look.marker} & {of for look in looks for of in look}
+    assert not {norm.look.order, norm.look.color} & {of for look in looks for of in look}
+    lines = {(look.marker, look.linestyle) for look in looks}  # there are fewer markers than norms
+    assert (norm.look.marker, norm.look.linestyle) not in lines
 
 
 def test_the_places_are_told_in_order(monkeypatch):
@@ -164,7 +167,7 @@ def test_a_place_tells_the_residual_branch_and_the_output(monkeypatch):
     network("residual_mlp", "hidden", shape=(4,), depth=3, units=5)
     stem, *inside = places
     assert stem.branch is None and stem.first and not any(place.output for place in places)
-    assert [place.branch for place in inside] == [(block, 3, layer, 2) for block in range(3) for layer in range(2)]
+    assert [place.branch for place in inside] == [(b, 3, layer, 2, (3,)) for b in range(3) for layer in range(2)]
     assert [place.branch.last for place in inside] == [False, True] * 3
     assert [(place.index, place.count) for place in places] == [(i, 7) for i in range(7)] and places[-1].last
 
@@ -176,7 +179,8 @@ def test_a_place_tells_the_residual_branch_and_the_output(monkeypatch):
         places.clear()
         network(model, "everywhere", num_classes=9, **options)
         *hidden, output = places
-        assert output == (len(hidden), len(hidden), 9, 1, None, True)
+        assert output[:6] == (len(hidden), len(hidden), 9, 1, None, True)
+        assert type(output.activation) is nn.Identity
         assert hidden[-1].last and not output.last and not any(place.output for place in hidden)
 
 

@@ -23,7 +23,8 @@ def trained(norm):
     stream = torch.Generator().manual_seed(1)
     for module in noise_modules(model):
         module.generator = stream
-    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    lr = 0.005 if norm == "bn_frozen" else 0.05  # its statistics stay behind, and it diverges
+    optimizer = torch.optim.SGD(model.parameters(), lr)
     for step in range(12):
         inputs, targets = batches()(step)
         optimizer.zero_grad()

@@ -30,7 +30,7 @@ def test_an_update_moves_scalars_by_their_rate(tmp_path, scalar_lr):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_regime_trains_a_resnet_measured_by_every_probe(tmp_path, norm):
-    c = resnet(tmp_path, norm, steps=2, probes=EVERYTHING)
+    c = resnet(tmp_path, norm, steps=2, probes=EVERYTHING, model=options_of("model", "resnet20", width=1 / 8))
     assert training.run(c)["outcome"] != "diverged"
     layers = [path for path, _ in training.build_model(c, 10).layers()]
     measured = {key for row in rows(c) for key in row}

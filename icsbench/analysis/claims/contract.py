@@ -18,7 +18,7 @@ from icsbench.record.reader import Run
 
 
 class Measured(NamedTuple):
-    """A number per seed (or per random network, see :attr:`Part.of`), and for each that has none the reason.
+    """A number per seed (or per random network or problem, see :attr:`Part.of`), and for each that has none the reason.
 
     ``runs``: the runs behind the numbers; empty for all of the study. ``note``: what was found on the way.
     """
@@ -52,7 +52,8 @@ class Part:
         of two runs of a seed, say) is averaged as it is.
     :param unit: ``points`` are percentage points of accuracy.
     :param per: what the unit is divided by, of a slope: ``doubling``.
-    :param of: what there is a number of each of: seeds, or random networks, several of which a run of a lab draws.
+    :param of: what there is a number of each of: seeds, or random networks or problems, several of which a run of a lab
+        draws.
     :param below: who is right if the mean lies below the region; nobody where it is empty.
     :param above: the same above it.
     """
@@ -64,7 +65,7 @@ class Part:
     kind: Literal["ratio", "value"] = "value"
     unit: Literal["", "points"] = ""
     per: str = ""
-    of: Literal["seeds", "networks"] = "seeds"
+    of: Literal["seeds", "networks", "problems"] = "seeds"
     low: float = -math.inf
     high: float = math.inf
     below: str = ""

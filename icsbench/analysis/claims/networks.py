@@ -9,26 +9,28 @@ from icsbench.analysis.quantities.lab import LabRows, lab_rows
 
 NETWORK = "network"
 """The key of a row that numbers the random networks of a run from 0."""
+PROBLEM = "problem"
+"""That of a lab of random problems, which are no networks."""
 
 
-def networks_of(group: Group) -> list[LabRows]:
-    """The rows of each network, of all seeds in a row: a network's place is its number.
+def networks_of(group: Group, key: str = NETWORK) -> list[LabRows]:
+    """The rows of each network (or problem, see ``key``), of all seeds in a row: its place is its number.
 
     :raises NotMeasured: the study has several settings, or no rows of networks.
     """
     if len(group.conditions) > 1:
         raise NotMeasured(f"{group.name} has {len(group.conditions)} settings, which must not be pooled")
-    return [rows for run in lab_rows(group) for rows in run.by(NETWORK).values()]
+    return [rows for run in lab_rows(group) for rows in run.by(key).values()]
 
 
-def per_network(value: Callable[[LabRows], float]) -> Measure:
-    """The measure ``value(rows of a network)``, for a part that is ``of="networks"``.
+def per_network(value: Callable[[LabRows], float], key: str = NETWORK) -> Measure:
+    """The measure ``value(rows of a network)``, for a part that is ``of="networks"`` (``key``: or ``"problems"``).
 
-    A network whose value is not finite is left out.
+    One whose value is not finite is left out.
     """
 
     def measure(group: Group) -> Measured:
-        numbers = {number: value(rows) for number, rows in enumerate(networks_of(group))}
+        numbers = {number: value(rows) for number, rows in enumerate(networks_of(group, key))}
         return Measured(
             {number: found for number, found in numbers.items() if math.isfinite(found)},
             {number: "no finite value" for number, found in numbers.items() if not math.isfinite(found)},
