@@ -18,7 +18,7 @@ from icsbench import __version__
 from icsbench.analysis.claims import all_claims, claim_of
 from icsbench.app.folders import CONFIG_DIR
 from icsbench.app.launch import launch
-from icsbench.config import Config, resolve
+from icsbench.config import Config, options_of, resolve
 from icsbench.training import trainer
 
 GRID = ("norm=none,bn", "seed=0,1")
@@ -167,13 +167,7 @@ def test_python_m_icsbench():
     [
         ("norm=", {f"norm={name}" for name in options("norm")}),
         ("norm=no", {"norm=noise", "norm=noisy_bn", "norm=none"}),
-        (
-            "optim.",
-            {
-                f"optim.{key}="
-                for key in ("name", "lr", "wrap", "momentum", "schedule", "weight_decay", "train", "train_output")
-            },
-        ),
+        ("optim.", {f"optim.{key}=" for key in vars(options_of("optim"))}),
         ("scale=", {f"scale={name}" for name in options("scale")}),
         ("experiment=", {f"experiment={name}" for name in options("experiment")}),
         ("see", {"seed="}),

@@ -1,8 +1,9 @@
-"""Weight decay and its twin, a learning rate that grows exponentially: losses, difference, and length of the weights."""
+"""Weight decay and its twin, a learning rate that grows exponentially: losses, difference, length of the weights."""
 
 from collections.abc import Sequence
 
 import matplotlib.figure as mpl
+import numpy as np
 from matplotlib.lines import Line2D
 
 from icsbench.analysis.groups import Group
@@ -51,7 +52,7 @@ def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
         for one in shown:
             _, color = _LOOKS[one.of["variant"]]
             draw_series(axes, one, color, linestyle=_LOSSES.get(one.y_name, "-"))
-        also = [_ROUNDING] if quantity == "difference" else []
+        also = [np.array([_ROUNDING])] if quantity == "difference" else []
         log_axis(axes, *extent(*(one.mean for one in shown), *also), ticks=5)
         if also:
             guide(axes, _ROUNDING, "2⁻²⁶")

@@ -13,7 +13,7 @@ from icsbench.figures.caption import caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import log_axis
 from icsbench.figures.series import Series, draw_series, number_of
-from icsbench.figures.style import Page, above, beside, below, chance_line, legend_rows, regime_handle
+from icsbench.figures.style import Page, above, below, beside, chance_line, legend_rows, regime_handle
 from icsbench.record.reader import Regime
 from icsbench.record.schema import TRAIN_ACCURACY
 

@@ -1,6 +1,7 @@
 """The lab of weight decay and its twin: the root, weights at every step, rows, and what it refuses."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_the_weights_of_the_twin_are_those_over_alpha_to_the_t(momentum, sizes):
     def drawn(*shape):
         return torch.randn(*shape, generator=random, dtype=torch.float64)
 
-    weights = [drawn(out, size) for size, out in zip(sizes[:-1], sizes[1:], strict=True)]
+    weights = [drawn(out, size) for size, out in pairwise(sizes)]
     twins = Twins(options(momentum=momentum, lr=0.2), Variant(_ZERO), weights, drawn(3, sizes[-1]))
     for number in range(30):
         twins.step(number, drawn(16, sizes[0]), torch.arange(16) % 3)

@@ -116,7 +116,7 @@ def test_the_noise_is_the_draw_of_the_next_pass_and_is_put_back():
 def test_what_cannot_be_measured_is_refused_in_one_line():
     inputs, targets = drawn(6, 4), torch.arange(6) % 4
     frozen = nn.Linear(4, 4).double().requires_grad_(False)
-    with pytest.raises(IcsbenchError, match="^no parameter of Linear requires a gradient$"):
+    with pytest.raises(IcsbenchError, match=r"^no parameter of Linear requires a gradient$"):
         curvature_along_gradient(frozen, F.cross_entropy, inputs, targets)
     model = nn.Linear(4, 4).double()
     with pytest.raises(NotFinite, match="the gradient of Linear or its curvature is not finite"):

@@ -8,11 +8,11 @@ with the constant rate eta, momentum gamma and weight decay lambda, ::
 has a twin without weight decay. Let alpha be the larger root of ``x^2 - (1 + gamma - lambda eta) x + gamma = 0``, which
 is real for ``lambda eta <= (1 - sqrt(gamma))^2``; without momentum it is ``1 - lambda eta``. Then ``u_t = w_t /
 alpha^t`` is the sequence of SGD with the same gamma, no weight decay, and the rate ``eta_t = eta alpha^(-2t-1)``, from
-``u_0 = w_0`` and ``v_0 = -(1 - alpha) w_0 / (eta alpha)``.
+``u_0 = w_0`` and ``v_0 = -(1 - alpha) w_0 / (eta alpha)`` (Li & Arora 2020, section 2.2).
 
 In one line: ``w_t+1 = (1 + gamma - lambda eta) w_t - gamma w_t-1 - eta g(w_t)`` with ``w_-1 = w_0``; put ``alpha^t
-u_t`` for w_t, divide by ``alpha^(t+1)``, and use the equation of alpha. The start v_0 is what ``w_-1 = w_0`` becomes. It
-is along w_0 and so changes no function by itself, but it changes the length that later steps are divided by.
+u_t`` for w_t, divide by ``alpha^(t+1)``, and use the equation of alpha. The start v_0 is what ``w_-1 = w_0`` becomes.
+It is along w_0 and so changes no function by itself, but it changes the length that later steps are divided by.
 
 The network has no parameter but weights that BN makes scale-invariant: fully connected layers without biases, each with
 BN without gamma and beta and a ReLU, and an output layer that is fixed where it was drawn, as in the paper. BN has

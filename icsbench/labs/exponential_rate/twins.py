@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -112,7 +113,7 @@ def _drawn(options: ExponentialRateOptions, seed: int, inputs: int, classes: int
     sizes = [inputs, *[options.units] * options.depth]
     weights = [
         random_networks.gaussian(generator, out, size, std=math.sqrt(2 / size), dtype=torch.float64)
-        for size, out in zip(sizes[:-1], sizes[1:], strict=True)
+        for size, out in pairwise(sizes)
     ]
     std = 1 / math.sqrt(options.units)
     return weights, random_networks.gaussian(generator, classes, options.units, std=std, dtype=torch.float64)
