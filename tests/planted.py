@@ -88,7 +88,9 @@ def write(
     for step in range(0, STEPS + 1, 100):
         _write_percentiles(path, step, len(layers), values["drift"])
     accuracy, validated = (0.09 if diverged else values[split] for split in ("test", "val"))  # 0.09: class 0's share
-    protocols = ["running-off"] if regime in ("none", "noise", "ws", "nf") else ["running-off", "recalibrated-off", "batch-off"]
+    protocols = (
+        ["running-off"] if regime in ("none", "noise", "ws", "nf") else ["running-off", "recalibrated-off", "batch-off"]
+    )
     trained = values["train"] >= 0.2
     summary = {
         "status": "complete",
@@ -165,7 +167,7 @@ Runs = dict[tuple, dict]
 def _run(regime, lr=0.1, strength=1.0, batch_size=128):
     """The settings of a run; a regime with `` + agc`` behind it has its gradients clipped."""
     norm, _, clipped = regime.partition(" + ")
-    return norm, lr, strength, batch_size, 0.16 if clipped else None
+    return norm, lr, strength, batch_size, 0.04 if clipped else None
 
 
 def _bn_over_none(name, base):
