@@ -72,9 +72,9 @@ def _points(name: str, measure: Measure, what: str, studies: tuple[str, ...], **
 
 
 _SETTING = (
-    "SGD at learning rate 0.1 with momentum 0.9, no weight decay, no augmentation, for every regime: not tuned for any. "
-    "The paper's rule, 0.1 for 256 samples, gives 0.025 here, at which the normalizer-free network of seed 100 learned "
-    "less in so few steps, and BN as much.",
+    "SGD at learning rate 0.1 with momentum 0.9, no weight decay, no augmentation, for every regime: not tuned for "
+    "any. The paper's rule, 0.1 for 256 samples, gives 0.025 here, at which the normalizer-free network of seed 100 "
+    "learned less in so few steps, and BN as much.",
     "Clipping at 0.04, in the middle of the paper's thresholds from 0.01 to 0.16, chosen on seeds 100 and 101. Scalars "
     "are exempt: at the authors' default a SkipInit gain needs 860 updates to get from 0 to 1, more than a run has.",
     "The budget of steps is fixed and a small part of the paper's; a regime that is slower at first counts as worse.",
