@@ -87,7 +87,7 @@ def activation_gain(activation: nn.Module | None) -> float:
 
 
 def expected_stds(stages: Sequence[int], alpha: float) -> list[float]:
-    """beta of each block, in forward order: the standard deviation that is expected of what comes into it.
+    """The beta of each block, in forward order: the standard deviation that is expected of what comes into it.
 
     1 for the first block. The first block of a stage sets it to 1, and then every block adds ``alpha^2`` to its square;
     so the first block of a later stage still has what the stage before has come to. (The authors' code; 2021b, section
@@ -104,7 +104,7 @@ def expected_stds(stages: Sequence[int], alpha: float) -> list[float]:
 
 
 class ScaledStandardization(nn.Module):
-    """``scale gain (w - mean) / divisor`` for every output unit of a weight ``(units, ...)``; trained ``gain`` (units,).
+    """``scale gain (w - mean) / divisor`` for each unit of a weight ``(units, ...)``; ``gain`` is trained, (units,).
 
     :param form: the divisor, see :class:`StandardizationOptions`; so is ``eps``.
     """
