@@ -162,5 +162,5 @@ def _nf(options: NormalizerFreeOptions, transform: nn.Module, place: Place) -> t
     return _standardize(options, transform, place, beta), behind
 
 
-WS = Norm("ws", Look("Weight standardization", 9.1, "#117733", (0, (2, 1, 1, 1)), "8"), _ws, StandardizationOptions)
-NF = Norm("nf", Look("Normalizer-free", 9.2, "#332288", (0, (7, 1.5, 2, 1.5)), "H"), _nf, NormalizerFreeOptions)
+WS = Norm("ws", Look("Weight standardization", 9.1, "#DDAA33", (0, (2, 1, 1, 1)), "8"), _ws, StandardizationOptions)
+NF = Norm("nf", Look("Normalizer-free", 9.2, "#BB5566", (0, (7, 1.5, 2, 1.5)), "H"), _nf, NormalizerFreeOptions)
