@@ -17,6 +17,8 @@ STRENGTHS = {0: 1e-3, 1: 0.3, 2: 0.6, 4: 1.2}
 SIZES = (16, 64, 256)
 CLIPPED = ("normalizer_free", "normalizer_free_plain", "clipping")
 """Studies with and without adaptive gradient clipping."""
+WARMED = ("warmup", "warmup_plain")
+"""Studies with and without a warm-up."""
 MLP_LAYERS = [f"fc{number}" for number in range(1, 5)]
 PLAIN = {
     "reach": 200,  # step at which training accuracy jumps from chance to `train`
@@ -33,6 +35,7 @@ PLAIN = {
     "gradient": 1.0,
     "beta": 10.0,
     "loss": 100.0,
+    "warmup": 0,
 }
 STEPS = 1000
 
@@ -58,6 +61,9 @@ def write(
     values = PLAIN | planted
     if {"slope", "level"} & planted.keys():
         values["beta"] = 2 / lr * planted.get("level", 1.0) * (lr / MIDDLE) ** (1 - planted.get("slope", 1.0))
+    if experiment == "batch_sharpness":
+        sharper = planted.get("sharp_level", 1.0) * (lr / MIDDLE) ** (1 - planted.get("sharp_slope", 1.0))
+        values["sharpness"] = 2 / lr * sharper
     network = "dln" if experiment.startswith("dln") else "mlp" if experiment == "percentiles" else "vgg16"
     layers = {"dln": DLN["layers"], "mlp": MLP_LAYERS, "vgg16": LAYERS}[network]
     clipped = "" if clipping is None else f"-c{clipping:g}"
@@ -75,13 +81,14 @@ def write(
         "data": {"name": "gaussian" if network == "dln" else "cifar10"},
         "model": {"name": network, "width": 0.25},
         "norm": {"name": regime, "ghost_size" if regime == "ghost" else "strength": strength},
-        "optim": {"lr": lr, "schedule": "constant", "train": trains},
+        "optim": {"lr": lr, "schedule": "constant", "train": trains, "warmup": values["warmup"]},
     }
     if clipping is not None:
         config["optim"]["wrap"] = {"agc": {"clipping": clipping}}
     factors = {"optim.train": []} if trains != "all" else {}
     factors |= {"batch_size": []} if batch_size != 128 else {}
     factors |= {"optim.wrap": []} if experiment in CLIPPED else {}
+    factors |= {"optim.warmup": []} if experiment in WARMED else {}
     if factors:
         config["study"] = {"factors": factors}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -158,6 +165,7 @@ def _update(values, number, step, layers, lr):
             f"ics/{layer}/cosine": of("cosine") if place else 1.0,
             f"ics/{layer}/weight_norm": 1.0,
         }
+    row |= {"batch_sharpness/mean": values["sharpness"]} if "sharpness" in values else {}
     return row | {
         "landscape/loss": loss,
         "landscape/gradient_norm": of("gradient"),
@@ -212,6 +220,20 @@ def _largest_lr(one, other):
     return plant
 
 
+def _warmed(other):
+    """The same of none with a warm-up, which is told apart by its strength, and another regime without one."""
+
+    def plant(value):
+        runs = _largest_lr("warmed", "other")(value)
+        place = {"warmed": ("none", 2.0, {"warmup": 60}), "other": (other, 1.0, {})}
+        return {
+            _run(place[kind][0], lr, place[kind][1]): planted | place[kind][2]
+            for (kind, lr, *_), planted in runs.items()
+        }
+
+    return plant
+
+
 def _test_at_small_lr(value):
     runs = {_run(regime, lr): {"train": 0.6, "test": 0.5} for regime in ("bn", "none") for lr in RATES}
     runs |= {_run("none", lr): {"train": 0.1, "test": 0.1} for lr in RATES if lr > 0.2}
@@ -225,7 +247,7 @@ def _test_at_best_lr(value):
 
 
 def _beta_of_rates(regime, name):
-    """Slope of log beta on log 1/lr, and geometric mean of beta x lr / 2 over the rates."""
+    """Slope of log beta (or batch sharpness) on log 1/lr, and geometric mean of it x lr / 2 over the rates."""
 
     def plant(value):
         other = {"bn": "none", "none": "bn"}[regime]
@@ -402,6 +424,14 @@ PLANT = {
     "train_fixup_minus_none": _behind("fixup", "none"),
     "dln_loss_l1": lambda value: {_run("l1", 1e-6): {"loss": 100 * value}, _run("bn", 1e-6): {"loss": 100.0}},
     "largest_lr": _largest_lr("bn", "none"),
+    "largest_lr_warmed_residual_over_bn": _warmed("bn"),
+    "largest_lr_warmed_plain_over_bn": _warmed("bn"),
+    "largest_lr_warmed_residual_over_none": _warmed("none"),
+    "largest_lr_warmed_plain_over_none": _warmed("none"),
+    "sharpness_slope_bn": _beta_of_rates("bn", "sharp_slope"),
+    "sharpness_slope_none": _beta_of_rates("none", "sharp_slope"),
+    "sharpness_level_bn": _beta_of_rates("bn", "sharp_level"),
+    "sharpness_level_none": _beta_of_rates("none", "sharp_level"),
     "largest_lr_nf_agc": _largest_lr("nf + agc", "nf"),
     "train_nf_agc_minus_bn": _behind("nf + agc", "bn"),
     "test_nf_agc_minus_bn": _behind("nf + agc", "bn", "test"),

@@ -45,12 +45,24 @@ CASES = {
     "variance_share": {"inside": 0.7, "outside": 0.2, "none": 0.0, **_SHARE},
     "mean_share": {"inside": 0.2, "outside": 0.8, "none": 0.0, **_SHARE},
     "affine_share": {"inside": 0.2, "outside": 0.8, "none": 0.0, **_SHARE},
+    **{
+        f"largest_lr_warmed_{network}_over_{other}": {
+            **{"inside": 8.0, "outside": 0.25 if other == "bn" else 1.0, "none": 0.5 if other == "bn" else 1.0},
+            **{"spread": None, "wild": 16.0},
+        }
+        for network in ("residual", "plain")
+        for other in ("bn", "none")
+    },
+    "sharpness_slope_bn": {"inside": 1.0, "outside": 0.2, "none": 0.0, "spread": 0.02, "wild": 2.0},
+    "sharpness_slope_none": {"inside": 1.0, "outside": 0.2, "none": 0.0, "spread": 0.02, "wild": 2.0},
+    "sharpness_level_bn": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
+    "sharpness_level_none": {"inside": 1.0, "outside": 0.3, "none": 1.0, **_RATIO},
     "largest_lr_nf_agc": {"inside": 8.0, "outside": 1.0, "none": 1.0, "spread": None, "wild": 16.0},
     "mean_train_noisy_minus_none": {"inside": 10.0, "outside": -10.0, "none": 0.0, "spread": 1.0, "wild": 30.0},
 }
 
 
-EXACT = ("9",)
+EXACT = ("9", "39", "39d")
 """Claims of two parts whose values cannot scatter here: it takes seven seeds for the floor of the sign flips."""
 
 

@@ -43,7 +43,7 @@ def _warmed(over: str, start: str, group: Group) -> Measured:
 def _warmup_parts(over: str, name: str, low: float) -> tuple[Part, ...]:
     return tuple(
         Part(
-            f"{network}_over_{over}",
+            f"largest_lr_warmed_{network}_over_{over}",
             partial(_warmed, over, AT_ONCE),
             f"{_NAMES[network]}: largest learning rate of the grid at which a run ends off chance, without BN and with "
             f"a warm-up / {name}",
@@ -172,7 +172,7 @@ _ROUNDING = 2.0**-26
 
 
 def _largest_difference(variant: str, group: Group) -> Measured:
-    """Largest difference between the outputs of the two runs at a recorded step."""
+    """Largest difference between the outputs of the two runs at a recorded step, of the network of each seed."""
 
     def of_run(run: Run) -> float:
         return float(rows_of(run).where(variant=variant)["difference"].max())
@@ -192,6 +192,7 @@ DECAY_IS_A_GROWING_RATE = Claim(
             "with BN: largest difference |f - f'| / (|f| + |f'|) of the outputs along the run",
             ("exponential_rate",),
             kind="ratio",
+            of="networks",
             high=_ROUNDING,
         ),
         Part(
@@ -200,6 +201,7 @@ DECAY_IS_A_GROWING_RATE = Claim(
             "without BN (the control): the same",
             ("exponential_rate",),
             kind="ratio",
+            of="networks",
             low=1 - A_FIFTH,
         ),
     ),
