@@ -29,13 +29,13 @@ def channel_moments(start: float, blocks: int, size: Callable[[int, float], floa
         the sizes ``size(block, start)``.
     """
     width = _REACH * math.hypot(start, *(size(block, start) for block in range(blocks))) / _POINTS
-    index = np.arange(_POINTS)
+    index = np.arange(_POINTS, dtype=np.float64)
     probability = _cells(index, start, width)
     probability[0] = 1 - probability[1:].sum()  # what ReLU has set to 0
     found = [_moments(index * width, probability)]
     for block in range(blocks):
         s = size(block, math.sqrt(found[-1][1]))
-        moved = fftconvolve(probability, _cells(np.arange(1 - _POINTS, _POINTS), s, width))
+        moved: Floats = fftconvolve(probability, _cells(np.arange(1 - _POINTS, _POINTS, dtype=np.float64), s, width))
         probability = moved[_POINTS - 1 : 2 * _POINTS - 1].copy()
         probability[0] += moved[: _POINTS - 1].sum()
         if probability.sum() < 1 - 1e-3:

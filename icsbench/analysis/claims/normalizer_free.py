@@ -1,5 +1,6 @@
 """Claims on networks without any normalization (Brock et al.): as good as BN, what clipping adds, what signals do."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -58,17 +59,17 @@ def _largest_rate(one: str, other: str, group: Group) -> Measured:
 
     def ratio(*runs: Run) -> float:
         count = len(group.lrs)
-        largest = [
-            max((run.lr for run in of if trains(run)), default=float("nan")) for of in (runs[:count], runs[count:])
-        ]
+        largest = [max((run.lr for run in of if trains(run)), default=math.nan) for of in (runs[:count], runs[count:])]
         return largest[0] / largest[1]
 
     return paired(parts, ratio)
 
 
-def _points(name: str, measure: Measure, what: str, studies: tuple[str, ...], **region: float) -> Part:
+def _points(
+    name: str, measure: Measure, what: str, studies: tuple[str, ...], low: float, high: float = math.inf
+) -> Part:
     what = f"training accuracy of the last tenth of the steps, {what}"
-    return Part(name, measure, what, studies, unit="points", **region)
+    return Part(name, measure, what, studies, unit="points", low=low, high=high)
 
 
 _SETTING = (

@@ -1,5 +1,6 @@
 """What the lab measures, on one batch, and what theory says of it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,17 +43,17 @@ def signals(model: Network, x: Tensor) -> list[Row]:
     """A row for each layer but the last, numbered from 1, and each residual block, from 0 for what goes into it."""
     found: list[Row] = []
 
-    def note(measure: str, step: int, value: Tensor) -> None:
-        found.append({"step": step, "measure": measure, **moments(value)})
+    def noting(measure: str, step: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def note(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            found.append({"step": step, "measure": measure, **moments(output if step else inputs[0])})
 
-    hooks = [
-        block.norm.register_forward_hook(lambda _, __, out, step=step: note("layer", step, out))
-        for step, (_, block) in enumerate(model.layers()[:-1], start=1)
-    ]
-    for step, block in enumerate(blocks_of(model), start=1):
-        if step == 1:
-            hooks.append(block.register_forward_pre_hook(lambda _, ins: note("block", 0, ins[0])))
-        hooks.append(block.register_forward_hook(lambda _, __, out, step=step: note("block", step, out)))
+        return note
+
+    layers = [block.norm for _, block in model.layers()[:-1]]
+    blocks = blocks_of(model)
+    hooks = [layer.register_forward_hook(noting("layer", step)) for step, layer in enumerate(layers, start=1)]
+    hooks += [block.register_forward_hook(noting("block", step)) for step, block in enumerate(blocks, start=1)]
+    hooks += [block.register_forward_hook(noting("block", 0)) for block in blocks[:1]]
     model.train()
     try:
         with torch.no_grad():
