@@ -122,7 +122,7 @@ GROUP_NORM_AT_SMALL_BATCHES = Claim(
     fairness=(
         "Learning rates are in proportion to the batch, as in the paper, and all batches see equally many images.",
         "Control: what group norm itself loses from the large batch to the small one, in the third part: a small batch "
-        "that is hard for any network would look the same in the second.",
+        "that is hard for any network would look the same in the second. Layer norm, a single group, is in the figure.",
         "BN is tested with statistics that are recomputed after training, which helps it; the paper has running ones.",
         _ONE_NETWORK,
     ),
