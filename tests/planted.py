@@ -190,7 +190,7 @@ Runs = dict[tuple, dict]
 def _run(regime, lr=0.1, strength=1.0, batch_size=128, trains="all"):
     """The settings of a run; a regime with `` + agc`` behind it has its gradients clipped."""
     norm, _, clipped = regime.partition(" + ")
-    return norm, lr, strength, batch_size, trains, 0.16 if clipped else None
+    return norm, lr, strength, batch_size, trains, 0.04 if clipped else None
 
 
 def _bn_over_none(name, base):

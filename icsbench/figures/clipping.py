@@ -1,4 +1,4 @@
-"""What a network ends with, its gradients clipped and not: a norm each, over the learning rate where there are several."""
+"""What networks end with, their gradients clipped and not, at each learning rate."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -40,7 +40,7 @@ def _numbers(group: Group) -> list[Series]:
     rows, found = lab_rows(group), []
     for norm, quantity, theory, _ in _panels(group):
         of_norm = [LabRows(run.run, run.where(norm=norm).columns) for run in rows]
-        found += series(of_norm, "step", quantity, by=("norm", "order"), theory=theory, logarithmic=True)
+        found += series(of_norm, "step", quantity, by=("norm", "order"), theory=theory, logarithmic=theory is None)
     return found
 
 
@@ -56,7 +56,7 @@ def _caption(group: Group, drawn: Sequence[Series]) -> str:
             else " The classes are independent of the inputs; the loss is that of the full batch."
         ),
         number_of(drawn, "random problems"),
-        "The mean is geometric.",
+        f"The mean is geometric{' where no theory is drawn' if regression else ''}.",
     )
 
 

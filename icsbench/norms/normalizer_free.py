@@ -87,7 +87,7 @@ def activation_gain(activation: nn.Module | None) -> float:
 
 
 def expected_stds(stages: Sequence[int], alpha: float) -> list[float]:
-    """beta of each block, in forward order: the standard deviation that is expected of what comes into it.
+    """The beta of each block, in forward order: the standard deviation that is expected of what comes into it.
 
     1 for the first block. The first block of a stage sets it to 1, and then every block adds ``alpha^2`` to its square;
     so the first block of a later stage still has what the stage before has come to. (The authors' code; 2021b, section
@@ -104,7 +104,7 @@ def expected_stds(stages: Sequence[int], alpha: float) -> list[float]:
 
 
 class ScaledStandardization(nn.Module):
-    """``scale gain (w - mean) / divisor`` for every output unit of a weight ``(units, ...)``; trained ``gain`` (units,).
+    """``scale gain (w - mean) / divisor`` for each unit of a weight ``(units, ...)``; ``gain`` is trained, (units,).
 
     :param form: the divisor, see :class:`StandardizationOptions`; so is ``eps``.
     """
@@ -162,5 +162,5 @@ def _nf(options: NormalizerFreeOptions, transform: nn.Module, place: Place) -> t
     return _standardize(options, transform, place, beta), behind
 
 
-WS = Norm("ws", Look("Weight standardization", 9.1, "#117733", (0, (2, 1, 1, 1)), "8"), _ws, StandardizationOptions)
-NF = Norm("nf", Look("Normalizer-free", 9.2, "#332288", (0, (7, 1.5, 2, 1.5)), "H"), _nf, NormalizerFreeOptions)
+WS = Norm("ws", Look("Weight standardization", 9.1, "#DDAA33", (0, (2, 1, 1, 1)), "8"), _ws, StandardizationOptions)
+NF = Norm("nf", Look("Normalizer-free", 9.2, "#BB5566", (0, (7, 1.5, 2, 1.5)), "H"), _nf, NormalizerFreeOptions)

@@ -1,4 +1,4 @@
-"""A unit along the blocks of a residual network that ends each block with a ReLU: a random walk that cannot fall below 0.
+"""A unit along residual blocks that end with a ReLU: a random walk that cannot fall below 0.
 
 A block of infinite width maps the value x of a unit to  ``max(x + s z, 0)``  with z ~ N(0, 1) independent of x, where s
 is the standard deviation of what the branch adds (Lindley's recursion, of the theory of queues). So mean and variance

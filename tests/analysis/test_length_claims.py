@@ -16,7 +16,7 @@ from icsbench.record.reader import load_runs
 from icsbench.report.words import explain
 
 PROBLEMS, SEEDS = 3, 4
-CLAIMS = ("20", "35", "35b", "35c", "35d", "35e", "35f", "35g", "35h")
+CLAIMS = ("20", "35", "35b", "35c", "35d", "35e", "35f", "35g", "35h", "35i")
 METHODS = ("gd", "gd_best", "agd", "weight_norm", "bn", "gdnp")
 
 

@@ -1,6 +1,7 @@
 """The figures of the labs on the statistics of the batch, from rows of small runs."""
 
 import json
+from typing import Any
 
 import pytest
 from synthetic import write_lab
@@ -9,10 +10,11 @@ from icsbench import figures
 from icsbench.analysis.groups import NotMeasured, group_runs
 from icsbench.figures.contract import Figure
 from icsbench.labs.shuffling import LAB as SHUFFLING
+from icsbench.labs.shuffling import ShufflingOptions
 from icsbench.members import members
 from icsbench.record.reader import load_runs
 
-SMALL = {"samples": 12, "inputs": 3, "batch": 4, "epochs": 20, "networks": 2}
+SMALL: dict[str, Any] = {"samples": 12, "inputs": 3, "batch": 4, "epochs": 20, "networks": 2}
 CELLS = [("bn", "reshuffle"), ("bn", "by_class"), ("none", "reshuffle"), ("none", "by_class")]
 
 
@@ -27,7 +29,7 @@ def group_of(root):
 def test_where_sgd_ends_is_drawn(tmp_path, task, panels, says):
     for seed in range(2):
         path = write_lab(tmp_path, "shuffling", seed, label=SHUFFLING.label, task=task, **SMALL)
-        rows = SHUFFLING.rows(SHUFFLING.options("shuffling", task=task, **SMALL), seed)
+        rows = SHUFFLING.rows(ShufflingOptions("shuffling", task=task, **SMALL), seed)
         (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     group = group_of(tmp_path)
     assert [name for name, *_ in figures.plan(group)] == ["shuffling"]

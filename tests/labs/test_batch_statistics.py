@@ -119,7 +119,7 @@ def test_batches_that_cannot_be_are_refused_before_a_row(options, network, messa
     of = network_of()
     of = Network(replace(of.config, **network), lambda _: {})
     with pytest.raises(IcsbenchError, match=message):
-        next(LAB.rows(BatchStatisticsOptions("batch_statistics", **options), 0, of))
+        list(LAB.rows(BatchStatisticsOptions("batch_statistics", **options), 0, of))
 
 
 def test_a_regression_is_refused():
@@ -130,7 +130,7 @@ def test_a_regression_is_refused():
         probes=probes_options(shift=False),
     )
     with pytest.raises(IcsbenchError, match="is about a classifier, and data gaussian have no classes"):
-        next(LAB.rows(BatchStatisticsOptions("batch_statistics"), 0, Network(config, lambda _: {})))
+        list(LAB.rows(BatchStatisticsOptions("batch_statistics"), 0, Network(config, lambda _: {})))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from icsbench.labs.halfspaces.descent import (
     step_divisor,
     weight_normalized,
 )
-from icsbench.labs.halfspaces.measure import recorded, rows, summary
+from icsbench.labs.halfspaces.measure import Problems, recorded, rows, summary, with_best_step
 from icsbench.labs.halfspaces.objectives import Unit, breast_cancer, gaussian_problems, samples
 from icsbench.theory.length_direction import LOSSES, Halfspace, dot, moments
 
@@ -221,6 +221,18 @@ def test_rows():
             assert row["objective"] in ("first", "second", "breast_cancer") or 0 < row["worst_over_bound"] <= 1 + 1e-9
     by = {(row["objective"], row["method"], row["problem"]): row["step"] for row in found}
     assert all(by[objective, "gd_best", 0] <= by[objective, "gd", 0] for objective in ("square", "sigmoid", "first"))
+
+
+def test_the_best_step_does_not_jump_to_where_the_loss_is_flat():
+    random = np.random.default_rng(9)
+    of = gaussian_problems(random, 6, 15, 5.0)
+    start, other = random.standard_normal((2, 6, 15))
+    unit = Unit(of, direction(other, of))
+    far = along(gradient_descent, unit, direction(start, of), 20, factor=256.0)[-1]
+    flat = (np.linalg.norm(far.gradient, axis=-1) < 1e-4) & (of.length(far.weights) > unit.reach)
+    assert flat.any()
+    way = with_best_step(Problems("first", 5.0, unit, start), 1e-4, 200)
+    assert (of.length(way.end) <= unit.reach).all() and (way.factor[flat] < 256).all()
 
 
 @pytest.mark.parametrize(

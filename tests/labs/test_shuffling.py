@@ -1,6 +1,7 @@
 """SGD behind BN, its batches shuffled once or reshuffled, against autograd, least squares and enumeration."""
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from icsbench.labs.shuffling import NORMS, ORDERS, ShufflingOptions
 from icsbench.labs.shuffling.descent import _batches, along, problems, rows
 from icsbench.labs.shuffling.optima import every_batch, features, optimum
 
-SMALL = {"samples": 12, "inputs": 3, "batch": 4, "epochs": 10, "networks": 3}
+SMALL: dict[str, Any] = {"samples": 12, "inputs": 3, "batch": 4, "epochs": 10, "networks": 3}
 
 
 def normalized(x):
@@ -150,7 +151,7 @@ def test_classes_are_as_many_and_the_loss_is_that_of_the_full_batch():
 
 def test_a_step_too_large_is_said():
     with pytest.raises(IcsbenchError, match=r"bn, reshuffle, epoch \d+: SGD diverged; choose a smaller lab.lr"):
-        [*rows(ShufflingOptions("shuffling", **{**SMALL, "lr": 1e4}), 105)]
+        list(rows(ShufflingOptions("shuffling", **{**SMALL, "lr": 1e4}), 105))
 
 
 @pytest.mark.parametrize(

@@ -202,12 +202,25 @@ def _within(statistics: str, group: Group) -> Measured:
     )
 
 
-def _cost(norm: str, statistics: str, group: Group) -> Measured:
+def _kept(statistics: str, runs: tuple[Run, ...]) -> float:
     """Accuracy in random batches of training on batches by class / on random batches."""
+    by_class, reshuffled = (_accuracy(run, statistics) for run in runs)
+    return by_class / reshuffled
+
+
+def _kept_bn(group: Group) -> Measured:
+    return paired(_both_orders(group, "bn"), lambda *runs: _kept("precise", runs))
+
+
+def _kept_bn_over_none(group: Group) -> Measured:
     return paired(
-        {f"{norm} {order}": _of_order(group, norm, order) for order in ("by_class", "reshuffle")},
-        lambda *runs: _accuracy(runs[0], statistics) / _accuracy(runs[1], statistics),
+        _both_orders(group, "bn") | _both_orders(group, "none"),
+        lambda *runs: _kept("precise", runs[:2]) / _kept("running", runs[2:]),
     )
+
+
+def _both_orders(group: Group, norm: str) -> dict[str, dict[int, Run]]:
+    return {f"{norm} {order}": _of_order(group, norm, order) for order in ("by_class", "reshuffle")}
 
 
 def _precise_minus_running(last: bool, group: Group) -> Measured:
@@ -242,21 +255,23 @@ BATCHES_BY_CLASS_LEAK = Claim(
         ),
         _ratio(
             "by_class_over_random_bn",
-            partial(_cost, "bn", "precise"),
+            _kept_bn,
             "BN: test accuracy with precise statistics of random batches, trained on batches by class / random ones",
             high=A_FIFTH,
         ),
         _ratio(
-            "by_class_over_random_none",
-            partial(_cost, "none", "running"),
-            "without BN: test accuracy, trained on batches by class / random ones",
-            low=A_FIFTH,
+            "kept_bn_over_none",
+            _kept_bn_over_none,
+            "the same ratio of training on batches by class to training on random ones, with BN / without",
+            high=A_FIFTH,
         ),
     ),
-    margin=BY_A_FIFTH,
+    margin=f"{BY_A_FIFTH} Of one other seed the runs at lr 0.1 were seen, and here all but BN on random batches: the "
+    "first two parts were 0.6, and without BN 0.63 of the accuracy was kept (0.34 at lr 0.1, with BN 0.22).",
     fairness=(
-        "Control: the network without BN on the same batches. If it loses as much by them, it is SGD that fails on "
-        "batches by class, whatever the norm, and its part speaks against the claim.",
+        "Control: the network without BN on the same batches, which SGD goes round in as well. Only what BN loses "
+        "beyond that is laid to BN; where it loses as much, the last part speaks against the claim.",
+        "Rate and initialization are such that the network without BN learns something from batches of one class.",
         "Both compositions hold the same test images; the precise statistics are those of random training batches.",
         "The same learning rate for all; none is tuned for batches by class.",
     ),
@@ -289,12 +304,14 @@ PRECISE_STATISTICS_HELP_EARLY = Claim(
             high=2,
         ),
     ),
-    margin="As good as: within two points, as in claim 4; better: by more than these two points.",
+    margin="As good as: within two points, as in claim 4; better: by more than these two points. One run of another "
+    "seed, at lr 0.1, had 1.2 points early and -0.7 at the end.",
     fairness=(
         "The learning rate decays to 0 along a cosine, as in the paper: at the end the weights hardly move, and the "
         "running averages catch up. At a constant rate they need not.",
         "Early are 1, 2, 5, 10, ... steps, so that the first few count as much as all others; the running averages "
         "start from mean 0 and variance 1.",
+        "The paper's curves are of batches of 8,192 images, with larger rates and fewer steps in an epoch.",
     ),
     figures=("batch_statistics",),
 )

@@ -30,7 +30,7 @@ def theory(run: Run, key: str) -> tuple[Floats, Floats]:
 
 
 def mean_share(run: Run) -> float:
-    """squared mean / (squared mean + variance) of the pre-activations, averaged over layers from the second on."""
+    """The share ``squared mean / (squared mean + variance)`` of pre-activations, mean over layers from the second."""
     squared, variance = (signals(run, "layer", key)[1][1:] for key in (SQUARED_MEAN, VARIANCE))
     return float((squared / (squared + variance)).mean())
 

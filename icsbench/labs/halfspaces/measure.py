@@ -112,16 +112,19 @@ def _ways(options: HalfspacesOptions, of: Problems) -> dict[str, Way]:
         "bn": at_once,
     }
     ways = {name: _follow(of, method, options.tolerance, options.evaluations) for name, method in methods.items()}
-    return ways | {"gd_best": _with_best_step(of, options.tolerance, len(ways["gd"].gradients))}
+    return ways | {"gd_best": with_best_step(of, options.tolerance, len(ways["gd"].gradients))}
 
 
-def _with_best_step(of: Problems, tolerance: float, most: int) -> Way:
-    """Gradient descent with the step, of some factors times the safe one, that is first at the tolerance."""
+def with_best_step(of: Problems, tolerance: float, most: int) -> Way:
+    """Gradient descent with the step, of some factors times the safe one, that is first at the tolerance.
+
+    One that ends beyond the reach of a best length is at no minimum: it jumped to where the loss is flat.
+    """
     fewest, best = np.full(len(of.start), np.inf), np.ones(len(of.start))
     for factor in _FACTORS:
         enough = min(most, fewest.max() + 1)  # more cannot be the fewest of any problem
-        norms = _follow(of, partial(gradient_descent, factor=factor), tolerance, int(enough)).gradients
-        below = norms < tolerance
+        way = _follow(of, partial(gradient_descent, factor=factor), tolerance, int(enough))
+        below = (way.gradients < tolerance) & (of.objective.moments.length(way.end) <= of.objective.reach)
         needed = np.where(below.any(0), below.argmax(0), np.inf)
         best, fewest = np.where(needed < fewest, factor, best), np.minimum(needed, fewest)
     way = _follow(of, partial(gradient_descent, factor=best[:, None]), tolerance, most)

@@ -1,6 +1,5 @@
 """What the lab measures, on one batch, and what theory says of it."""
 
-import math
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ def blocks_of(model: Network) -> list[Residual]:
 
 
 def moments(x: Tensor) -> Row:
-    """Means over channels of the squared mean and of the biased variance of a channel: ``(N, C)`` or ``(N, C, H, W)``."""
+    """Means over channels of a channel's squared mean and biased variance; x is ``(N, C)`` or ``(N, C, H, W)``."""
     channels = x.movedim(1, 0).flatten(1).double()
     variance, mean = torch.var_mean(channels, 1, correction=0)
     return {"squared_mean": mean.square().mean().item(), "variance": variance.mean().item()}
