@@ -15,10 +15,13 @@ RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 MIDDLE = float(np.exp(np.log(RATES).mean()))
 STRENGTHS = {0: 1e-3, 1: 0.3, 2: 0.6, 4: 1.2}
 SIZES = (16, 64, 256)
-CLIPPED = ("normalizer_free", "normalizer_free_plain", "clipping")
-"""Studies with and without adaptive gradient clipping."""
-WARMED = ("warmup", "warmup_plain")
-"""Studies with and without a warm-up."""
+FACTORS = {
+    **dict.fromkeys(("normalizer_free", "normalizer_free_plain", "clipping"), "optim.wrap"),
+    **dict.fromkeys(("warmup", "warmup_plain"), "optim.warmup"),
+    "affine_only": "optim.train",
+    "family_batch": "batch_size",
+}
+"""The settings, norm and learning rate apart, in which the runs of a study differ."""
 MLP_LAYERS = [f"fc{number}" for number in range(1, 5)]
 PLAIN = {
     "reach": 200,  # step at which training accuracy jumps from chance to `train`
@@ -66,8 +69,8 @@ def write(
         values["sharpness"] = 2 / lr * sharper
     network = "dln" if experiment.startswith("dln") else "mlp" if experiment == "percentiles" else "vgg16"
     layers = {"dln": DLN["layers"], "mlp": MLP_LAYERS, "vgg16": LAYERS}[network]
-    clipped = "" if clipping is None else f"-c{clipping:g}"
-    name = f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}-{trains}{clipped}"
+    rest = ("" if trains == "all" else f"-{trains}") + ("" if clipping is None else f"-c{clipping:g}")
+    name = f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}{rest}"
     path = Path(root) / experiment / name / f"seed-{seed}"
     (path / "probes" / "shift").mkdir(parents=True)
     (path / "probes" / "ics").mkdir()
@@ -85,12 +88,8 @@ def write(
     }
     if clipping is not None:
         config["optim"]["wrap"] = {"agc": {"clipping": clipping}}
-    factors = {"optim.train": []} if trains != "all" else {}
-    factors |= {"batch_size": []} if batch_size != 128 else {}
-    factors |= {"optim.wrap": []} if experiment in CLIPPED else {}
-    factors |= {"optim.warmup": []} if experiment in WARMED else {}
-    if factors:
-        config["study"] = {"factors": factors}
+    if experiment in FACTORS:
+        config["study"] = {"factors": {FACTORS[experiment]: []}}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     classes = None if network == "dln" else 10
     data = {"name": "planted", "label": "planted", "fingerprint": "f" * 16, "num_classes": classes}
