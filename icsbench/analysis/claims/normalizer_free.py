@@ -83,7 +83,7 @@ _SETTING = (
 )
 _AS_WELL = (
     "As well as: within two points, as in claim 4; better or worse: by more than these two points. Known from seed 100 "
-    "when the regions were fixed, as training accuracy after 200 steps: {}."
+    "when the regions were fixed, as training accuracy after 150 steps: {}."
 )
 
 MATCHES_BN_WITHOUT_IT = Claim(
@@ -118,7 +118,7 @@ MATCHES_BN_WITHOUT_IT = Claim(
             low=_POINTS,
         ),
     ),
-    margin=_AS_WELL.format("BN 33 %, normalizer-free 24 % and with clipping 23 %, none 11 %"),
+    margin=_AS_WELL.format("BN 34 %, normalizer-free with clipping 24 %, and of 200 steps with neither 11 %"),
     fairness=(
         *_SETTING,
         "Controls: the same network with neither; standardization without clipping and clipping without "
@@ -148,7 +148,7 @@ TAKES_BOTH = Claim(
             low=_POINTS,
         ),
     ),
-    margin=_AS_WELL.format("normalizer-free 24 % and with clipping 23 %, clipping alone (at 0.16) 16 %"),
+    margin=_AS_WELL.format("normalizer-free 25 % and with clipping 24 %, clipping alone 13 %"),
     fairness=(
         *_SETTING,
         "The paper sees what clipping adds at large batches and rates; see claim 36. At a small one it says that "
@@ -172,10 +172,11 @@ PLAIN_MATCHES_TOO = Claim(
             high=_POINTS,
         ),
     ),
-    margin=_AS_WELL.format("after 150, BN 31 %, weight standardization with clipping (at 0.16) 34 %"),
+    margin=_AS_WELL.format("BN 31 %, weight standardization with clipping 38 %"),
     fairness=(
         *_SETTING[:3],
         "The paper is about residual networks. VGG with He weights: without skips normalizer-free is standardization.",
+        "Above the region is better than BN: no match either, and nothing against standardization.",
     ),
     figures=("clipping",),
 )
