@@ -81,7 +81,7 @@ def undisturbed(folder: str, *overrides: str) -> dict:
         ("zzz=1", ["unknown key 'zzz'", "icsbench train --cfg job lists the keys"]),
         ("+foo=1", ["unknown key 'foo'", "--cfg job"]),
         ("++foo.bar=1", ["unknown key 'foo'"]),
-        ("norm=batch", ["'norm/batch'", "bn fixup l1 l2 linf noise noisy_bn none skipinit"]),
+        ("norm=batch", ["'norm/batch'", "affine batch_renorm bn ", " skipinit topk_bn weight_norm ws"]),
         ("model=vgg12", ["'model/vgg12'", "did you mean model=vgg1"]),
         ("experiment=landscap", ["no study is called 'landscap'", "experiment=landscape?", "++experiment=landscap "]),
         ("experiment=a/b", ["experiment must be a plain folder name (got 'a/b')"]),

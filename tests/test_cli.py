@@ -210,13 +210,16 @@ def test_every_experiment_composes_at_every_scale(experiment, scale):
     overrides = (f"experiment={experiment}", f"scale={scale}")
     parameters = composed(*overrides, return_hydra_config=True).hydra.sweeper.params
     swept = [
-        [f"{key}={value}" for value in ([*parsed.sweep_iterator()] if key != "seed" else (0, 1))]
+        [f"{key}={value}" for value in parsed.sweep_string_iterator()]
         if parsed.is_sweep_override()
-        else [f"{key}={values}"]
+        else [parsed.input_line]
         for key, values in parameters.items()
+        if key != "seed"
         for parsed in [OverridesParser.create().parse_override(f"{key}={values}")]
     ]
-    configs = [resolved(*overrides, *job) for job in itertools.product(*swept)]
+    settings = [*itertools.product(*swept)]
+    configs = [resolved(*overrides, "seed=0", *job) for job in settings]
+    configs.append(resolved(*overrides, "seed=1", *settings[0]))
     assert len({config.run_dir for config in configs}) == len(configs) > 1
     assert {(config.experiment, config.scale) for config in configs} == {(experiment, scale)}
 
@@ -402,7 +405,7 @@ def test_a_finished_sweep_does_nothing_again():
         (["experiment=high_lr"], "reproduce takes the names of studies as they are: icsbench reproduce high_lr"),
         (["landscap"], "no study 'landscap'; did you mean landscape?"),
         (["three-regimes"], "no study 'three-regimes'; did you mean three_regimes?"),
-        (["xyz"], "no study 'xyz'; there are amp, batch_size, cliff"),
+        (["xyz"], "no study 'xyz'; there are affine_only, amp, "),
         (["--multirun"], "--multirun goes with icsbench sweep"),
         (["scale=demo,cpu"], "scale=demo,cpu names several"),
         (["dln", "data=digits"], "study dln: configuration: data digits does not fit model dln"),

@@ -57,7 +57,8 @@ def test_a_norm_of_a_folder_and_the_project_without_it():
     assert "Could not find 'norm/strong'" in invoke("train", "norm=strong").err
 
 
-def test_a_folder_takes_part_in_what_a_scale_affords():
+def test_a_folder_takes_part_in_what_a_scale_affords(monkeypatch):
+    monkeypatch.setattr("icsbench.app.plan._refusal", lambda overrides: None)  # which composes every run of every study
     write("experiment/mine.yaml", STUDY)
     with folders.also([Path("own")]):
         assert plan_of(["scale=demo"]).studies == ("three_regimes", "noise_control", "percentiles", "mine")

@@ -246,7 +246,7 @@ def test_no_measured_claim_and_no_finished_run(tmp_path):
     runs = load_runs(tmp_path / "results")
     page = Page(write_report(runs, judge(runs), tmp_path / "report.html").read_text())
     assert len(page.all("tbody", **{"data-verdict": "not measured"})) == len(all_claims())
-    assert "no study yet" in page.one("tbody", id="claim-20")[1]
+    assert "no finished run of experiment halfspaces" in page.one("tbody", id="claim-20")[1]
     for name in ("seal.json", "summary.json"):  # as of a run that is not finished
         (runs[0].path / name).unlink()
     runs = load_runs(tmp_path / "results")
