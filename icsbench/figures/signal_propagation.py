@@ -4,21 +4,30 @@ from collections.abc import Sequence
 from functools import partial
 
 import matplotlib.figure as mpl
+import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.signal_propagation import LAB, SQUARED_MEAN, VARIANCE, signals, theory
-from icsbench.analysis.statistics import mean_band
+from icsbench.analysis.statistics import Floats, mean_band
 from icsbench.figures.caption import CUT_OFF, caption, geometric
 from icsbench.figures.contract import Figure
 from icsbench.figures.large_steps import Profile, profiles, seeds_of
 from icsbench.figures.panels import cut_off, limits, log_panel
 from icsbench.figures.series import THEORY
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, beside, regime_legend
+from icsbench.record.reader import Run
 
 _QUANTITIES = {SQUARED_MEAN: "squared mean", VARIANCE: "variance"}
+_ROUNDING = 1e-10
+"""A squared mean below it is 0: BN's."""
 _PLACES = {"layer": "pre-activations of the layers", "block": "behind the residual blocks"}
+
+
+def _drawable(run: Run, place: str, key: str) -> tuple[Floats, Floats]:
+    steps, values = signals(run, place, key)
+    return steps, np.where(values < _ROUNDING, np.nan, values)
 
 
 def _numbers(group: Group) -> list[Profile]:
@@ -26,7 +35,7 @@ def _numbers(group: Group) -> list[Profile]:
     for place in _PLACES:
         for key in _QUANTITIES:
             try:
-                found += profiles(group, place, key, partial(signals, measure=place, key=key))
+                found += profiles(group, place, key, partial(_drawable, place=place, key=key))
             except NotMeasured:
                 continue  # a network without blocks
             if place == "block":
@@ -46,7 +55,8 @@ def _caption(group: Group, drawn: Sequence[Profile]) -> str:
     return caption(
         group,
         "Squared mean and variance of a channel over samples and positions, averaged over channels, before the first "
-        "update, on inputs drawn from N(0, 1); of pre-activations, behind the norm.",
+        "update, on inputs drawn from N(0, 1); of pre-activations, behind the norm. A mean of 0, as with BN, is not "
+        "drawn.",
         "Below: behind each residual block (0: ahead of the first); dashed: theory for infinite width. Scalars at the "
         "ends of branches are set to 1; as they start, at 0, every block of a stage is the identity."
         if blocks
