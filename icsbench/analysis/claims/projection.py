@@ -72,8 +72,8 @@ GROWTH_IS_DECAY = Claim(
     margin="The same: within two points, as in claim 4; another: by more than these two points further away than the "
     "recorded rates, so that the scatter of equal trainings does not count. On whichever side: the papers do not say "
     "that the decay is a gain. This measure was chosen when seed 100 was known. Known beforehand, from two networks "
-    "with momentum (seed 100, 300 steps; seed 101, 400): against free, recorded -2.6 and +0.8 points, constant +5.5 and -0.3, shuffled +15 and +5; without momentum (seed "
-    "101) all within 1.4.",
+    "with momentum (seed 100, 300 steps; seed 101, 400): against free, recorded -2.6 and +0.8 points, constant +5.5 "
+    "and -0.3, shuffled +15 and +5; without momentum (seed 101) all within 1.4.",
     fairness=_FAIRNESS,
     figures=("effective-rate",),
 )
