@@ -66,7 +66,7 @@ class DataConfig:
     """Which data, and what is done to them. ``root`` says where they are and does not change the run.
 
     ``order``: that of the training images, from epoch to epoch, see :func:`icsbench.data.epoch_order`;
-    ``classes_per_batch``: the classes of a batch in the order ``by_class``, and without meaning in the others.
+    ``classes_per_batch``: the classes of a batch ``by_class``, in training and in the lab ``batch_statistics``.
     """
 
     name: str = "digits"
@@ -135,6 +135,8 @@ class OptimConfig(Options):
             raise ValueError(f"optim.growth is of optim.schedule=exponential; leave it out (got {self.growth:g})")
         in_range("optim.warmup", self.warmup, 0)
         one_of("optim.warmup_shape", self.warmup_shape, ("linear", "held"))
+        if self.warmup_shape != "linear" and not self.warmup:
+            raise ValueError(f"optim.warmup_shape={self.warmup_shape} is of a warm-up; choose optim.warmup=STEPS too")
 
 
 @dataclass

@@ -3,7 +3,7 @@
 After the figures of section 3: relative loss against step size, and gradients at the output by class.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from icsbench.analysis.quantities.large_steps import LAB, divergence_step, relat
 from icsbench.analysis.statistics import Band, Floats, geometric_band, mean_band
 from icsbench.figures.caption import CUT_OFF, caption, geometric, seeds
 from icsbench.figures.contract import Figure
-from icsbench.figures.panels import cut_off, draw_curve, extent, guide, log_axis
+from icsbench.figures.panels import cut_off, draw_curve, extent, guide, limits, log_axis, log_panel
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, beside, regime_legend
 from icsbench.record.reader import Regime, Run
 from icsbench.record.schema import STEP_DIVERGES
@@ -107,6 +107,30 @@ def grid_of(drawn: Sequence[Profile], text: str, wspace: float) -> tuple[Page, l
     page = Page(top + 0.42 + _ROW * rows - 0.3, text, top=top, bottom=0.42, left=0.62, right=0.5)
     page.legend(*legend)
     return page, page.axes(rows, 2, wspace=wspace, hspace=0.36)
+
+
+def of_quantity(drawn: Iterable[Profile], key: str, network: str | None = None) -> list[Profile]:
+    """The profiles of a quantity, of all networks or of one."""
+    return [one for one in drawn if one.quantity == key and network in (None, one.network)]
+
+
+def cut_off_by_layer(drawn: Sequence[Profile], quantities: Iterable[str]) -> str:
+    """For the caption: whether :func:`draw_by_layer` cuts intervals off."""
+    return CUT_OFF if any(cut_off(of_quantity(drawn, key)) for key in quantities) else ""
+
+
+def draw_by_layer(drawn: Sequence[Profile], quantities: Mapping[str, str], text: str) -> mpl.Figure:
+    """Two positive quantities by layer, a row of panels for each network; ``quantities``: their keys and names."""
+    page, grid = grid_of(drawn, text, 0.24)
+    for network, row in zip(networks_of(drawn), grid, strict=True):
+        for axes, (key, name) in zip(row, quantities.items(), strict=True):
+            log_panel(axes, of_quantity(drawn, key, network), limits(of_quantity(drawn, key)))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            above(axes, network)
+            beside(axes, name, 30)
+    for axes in grid[-1]:
+        below(axes, "layer")
+    return page.figure
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,16 +4,13 @@ from collections.abc import Sequence
 
 import matplotlib.figure as mpl
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.start_gradients import LAB, gradients
 from icsbench.analysis.statistics import Floats
-from icsbench.figures.caption import CUT_OFF, caption, geometric, missing
+from icsbench.figures.caption import caption, geometric, missing
 from icsbench.figures.contract import Figure
-from icsbench.figures.large_steps import Profile, first_batches, grid_of, networks_of, profiles, seeds_of
-from icsbench.figures.panels import cut_off, limits, log_panel
-from icsbench.figures.style import above, below, beside
+from icsbench.figures.large_steps import Profile, cut_off_by_layer, draw_by_layer, first_batches, profiles, seeds_of
 from icsbench.record.reader import Run
 
 _QUANTITIES = {"gradient": "‖∂L/∂y‖", "gradient over the last": "over that of the last hidden layer"}
@@ -36,10 +33,6 @@ def _numbers(group: Group) -> list[Profile]:
     ]
 
 
-def _of(drawn: Sequence[Profile], key: str, network: str | None = None) -> list[Profile]:
-    return [one for one in drawn if one.quantity == key and network in (None, one.network)]
-
-
 def _caption(group: Group, drawn: Sequence[Profile]) -> str:
     return caption(
         group,
@@ -47,22 +40,13 @@ def _caption(group: Group, drawn: Sequence[Profile]) -> str:
         f"Euclidean norm over samples, channels and positions, geometric mean over the {first_batches(group)}.",
         seeds_of(drawn),
         geometric(drawn),
-        CUT_OFF if any(cut_off(_of(drawn, key)) for key in _QUANTITIES) else "",
+        cut_off_by_layer(drawn, _QUANTITIES),
         missing(drawn),
     )
 
 
 def _draw(group: Group, drawn: Sequence[Profile], text: str) -> mpl.Figure:
-    page, grid = grid_of(drawn, text, 0.24)
-    for network, row in zip(networks_of(drawn), grid, strict=True):
-        for axes, (key, name) in zip(row, _QUANTITIES.items(), strict=True):
-            log_panel(axes, _of(drawn, key, network), limits(_of(drawn, key)))
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            above(axes, network)
-            beside(axes, name, 30)
-    for axes in grid[-1]:
-        below(axes, "layer")
-    return page.figure
+    return draw_by_layer(drawn, _QUANTITIES, text)
 
 
 FIGURE = Figure(

@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from icsbench.norms.affine import affine_map
 from icsbench.norms.batch_norm import BatchNormOptions
 from icsbench.norms.contract import Look, Norm, Place
-from icsbench.norms.running import RunningNorm, affine_map, mean_and_variance
+from icsbench.norms.running import RunningNorm, mean_and_variance
 from icsbench.options import in_range
 
 

@@ -21,9 +21,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from icsbench.norms.affine import Affine, affine_map
 from icsbench.norms.batch_norm import BatchNormOptions, batch_norm_module
 from icsbench.norms.contract import Look, Norm, Place
-from icsbench.norms.running import RunningNorm, affine_map, batch_axes, mean_and_variance, normalize, unbiased
+from icsbench.norms.running import RunningNorm, batch_axes, mean_and_variance, normalize, unbiased
 from icsbench.options import Options, in_range, one_of
 
 
@@ -94,19 +95,6 @@ class FrozenBatchNorm(nn.Module):
                     kept.copy_(value)
                 known.fill_(True)
         return torch.batch_norm(x, self.weight, self.bias, mean, var, False, 0.0, self.eps, False)
-
-
-class Affine(nn.Module):
-    """``gamma x + beta`` for each feature: what batch normalization has beside its statistics."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale and shift."""
-        return affine_map(x, self.weight, self.bias)
 
 
 @dataclass

@@ -23,9 +23,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from icsbench.errors import IcsbenchError
+from icsbench.norms.affine import affine_map
 from icsbench.norms.batch_norm import BatchNormOptions
 from icsbench.norms.contract import Look, Norm, Place
-from icsbench.norms.running import RunningNorm, affine_map, batch_axes, normalize, per_feature
+from icsbench.norms.running import RunningNorm, batch_axes, normalize, per_feature
 from icsbench.options import in_range
 
 

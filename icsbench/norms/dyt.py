@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from icsbench.norms.affine import ChannelAffine
+from icsbench.norms.affine import Affine
 from icsbench.norms.contract import Look, Norm
 from icsbench.options import Options, in_range
 
@@ -21,7 +21,7 @@ class DynamicTanhOptions(Options):
         in_range("norm.alpha", self.alpha, 0, open_low=True)
 
 
-class DynamicTanh(ChannelAffine):
+class DynamicTanh(Affine):
     """``y = weight tanh(alpha x) + bias``: alpha is one trained number, weight and bias are one for each channel."""
 
     def __init__(self, features: int, alpha: float = 0.5) -> None:
@@ -30,7 +30,7 @@ class DynamicTanh(ChannelAffine):
 
     def forward(self, x: Tensor) -> Tensor:
         """Squash, scale and shift (N, C) or (N, C, H, W) input, in its dtype."""
-        return self.affine(torch.tanh(self.alpha * x))
+        return super().forward(torch.tanh(self.alpha * x))
 
 
 DYT = Norm(

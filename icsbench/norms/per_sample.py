@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icsbench.errors import IcsbenchError
-from icsbench.norms.affine import ChannelAffine
+from icsbench.norms.affine import Affine
 from icsbench.norms.contract import Look, Norm, Place
 from icsbench.options import Options, in_range
 
@@ -45,7 +45,7 @@ class GroupNormOptions(SampleNormOptions):
         in_range("norm.groups", self.groups, 1)
 
 
-class RMSNorm(ChannelAffine):
+class RMSNorm(Affine):
     """Divide each sample of (N, C) or (N, C, H, W) input by its root mean square, then scale and shift its channels."""
 
     def __init__(self, features: int, eps: float = 1e-5) -> None:
@@ -54,7 +54,7 @@ class RMSNorm(ChannelAffine):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize; the result has the input's shape and dtype."""
-        return self.affine(F.rms_norm(x, x.shape[1:], eps=self.eps))
+        return super().forward(F.rms_norm(x, x.shape[1:], eps=self.eps))
 
     def extra_repr(self) -> str:
         """The arguments of the layer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, cast
 
 import torch
@@ -12,8 +13,6 @@ from icsbench.norms.batch_norm import BatchNormOptions
 
 _L1_FACTOR = math.sqrt(math.pi / 2)
 """The standard deviation of Gaussian values is so many times their mean deviation."""
-_NOTHING = 1e-37
-"""An epsilon that leaves a variance of 1 as it is; the fused kernel takes none of 0."""
 
 
 def batch_axes(x: Tensor) -> tuple[int, ...]:
@@ -107,14 +106,7 @@ def unbiased(variance: Tensor, x: Tensor) -> Tensor:
     return variance * (m / (m - 1))
 
 
-def affine_map(x: Tensor, slope: Tensor, shift: Tensor) -> Tensor:
-    """``slope x + shift`` for each feature of ``(N, C, ...)``: the fused kernel, with mean 0 and variance 1."""
-    return torch.batch_norm(
-        x, slope, shift, torch.zeros_like(shift), torch.ones_like(slope), False, 0.0, _NOTHING, False
-    )
-
-
-class RunningNorm(nn.Module):
+class RunningNorm(nn.Module, ABC):
     """A norm over the batch, in training mode by the batch's own statistics, in eval mode by running ones.
 
     It takes ``(N, C)`` or ``(N, C, ...)``; the batch of a feature are its m values over samples and positions. gamma is
@@ -151,9 +143,9 @@ class RunningNorm(nn.Module):
         a = x.to(torch.promote_types(x.dtype, torch.float32))
         return (self.by_batch(a) if self.training else self.by_population(a)).to(x.dtype)
 
+    @abstractmethod
     def by_batch(self, x: Tensor) -> Tensor:
         """Normalize by the statistics of ``x``, and let the running ones :meth:`follow`."""
-        raise NotImplementedError
 
     def by_population(self, x: Tensor) -> Tensor:
         """Normalize by the running statistics: as batch normalization does."""

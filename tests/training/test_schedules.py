@@ -72,6 +72,7 @@ def test_what_is_not_asked_for_is_no_part_of_the_identity():
         ({"warmup": 10}, "optim.warmup must be less than steps, 10 (got 10)"),
         ({"warmup": -1}, "optim.warmup must be at least 0 (got -1)"),
         ({"warmup_shape": "cosine"}, "optim.warmup_shape must be one of linear, held (got 'cosine')"),
+        ({"warmup_shape": "held"}, "optim.warmup_shape=held is of a warm-up; choose optim.warmup=STEPS too"),
         ({"growth": 1.1}, "optim.growth is of optim.schedule=exponential; leave it out (got 1.1)"),
         ({"schedule": "exponential", "growth": 0}, "optim.growth must be greater than 0 (got 0.0)"),
         (

@@ -94,28 +94,35 @@ def _test_difference(bn: Runs, none: Runs, note: str) -> Measured:
     return found._replace(note=note)
 
 
-def _of_betas(value: Callable[[dict[float, float]], float], norm: str, group: Group) -> Measured:
-    """``value`` of beta at the learning rates at which a seed trained, {rate: median over the second half}."""
+def over_rates(
+    summary: Callable[[dict[float, float]], float], curvature: Callable[[Run], float], norm: str, group: Group
+) -> Measured:
+    """``summary`` of {rate: curvature} of a norm's runs, over the learning rates at which a seed trained."""
     values: dict[int, float] = {}
     left_out: dict[int, str] = {}
     for seed, runs in by_seed(grid_of(group, norm)).items():
-        betas = {lr: window_of(run, updates.BETA) for lr, run in runs.items() if trains(run)}
-        betas = {lr: beta for lr, beta in betas.items() if beta > 0 and math.isfinite(beta)}
-        if len(betas) < 3:
-            left_out[seed] = f"trains at {len(betas)} of the learning rates; it takes three"
+        found = {lr: curvature(run) for lr, run in runs.items() if trains(run)}
+        found = {lr: value for lr, value in found.items() if value > 0 and math.isfinite(value)}
+        if len(found) < 3:
+            left_out[seed] = f"trains, with a positive curvature, at {len(found)} of the learning rates; it takes three"
         else:
-            values[seed] = value(betas)
+            values[seed] = summary(found)
     return Measured(values, left_out, tuple(run for run in group.runs if run.regime == norm))
 
 
-def _beta_slope(betas: dict[float, float]) -> float:
-    """The slope of log beta on log(1 / lr)."""
-    return slope([-math.log(lr) for lr in betas], [math.log(beta) for beta in betas.values()])
+def slope_on_rates(curvatures: dict[float, float]) -> float:
+    """The slope of log curvature on log(1 / lr): 1 where the rate sets it, 0 where it does not."""
+    return slope([-math.log(lr) for lr in curvatures], [math.log(value) for value in curvatures.values()])
 
 
-def _beta_level(betas: dict[float, float]) -> float:
-    """The geometric mean of beta lr / 2 over the rates: 1 at the edge of stability."""
-    return geometric_mean(beta * lr / 2 for lr, beta in betas.items())
+def level_at_edge(curvatures: dict[float, float]) -> float:
+    """The geometric mean of curvature lr / 2 over the rates: 1 at the edge of stability."""
+    return geometric_mean(value * lr / 2 for lr, value in curvatures.items())
+
+
+def _beta(run: Run) -> float:
+    """The median of effective beta over the second half."""
+    return window_of(run, updates.BETA)
 
 
 HIGHER_AT_ITS_BEST_RATE = Claim(
@@ -152,7 +159,7 @@ BETA_FOLLOWS_THE_RATE = Claim(
         for part in (
             Part(
                 f"beta_slope_{regime}",
-                partial(_of_betas, _beta_slope, regime),
+                partial(over_rates, slope_on_rates, _beta, regime),
                 f"slope of log beta on log(1/lr), {name}: medians over the second half of training of the learning "
                 "rates at which the seed trained, three at least",
                 ("lr_grid",),
@@ -161,7 +168,7 @@ BETA_FOLLOWS_THE_RATE = Claim(
             ),
             Part(
                 f"beta_level_{regime}",
-                partial(_of_betas, _beta_level, regime),
+                partial(over_rates, level_at_edge, _beta, regime),
                 f"beta x lr / 2, {name}: geometric mean of the same",
                 ("lr_grid",),
                 kind="ratio",

@@ -1,12 +1,11 @@
 """Claims on what could stand in for BN, or is the same under it: warm-up, a growing rate, the edge of stability."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.claims.paired import paired, runs_of
-from icsbench.analysis.claims.rates import by_seed, grid_of, largest_rates
+from icsbench.analysis.claims.rates import grid_of, largest_rates, level_at_edge, over_rates, slope_on_rates
 from icsbench.analysis.claims.texts import (
     A_FIFTH,
     ANDREYEV,
@@ -20,9 +19,7 @@ from icsbench.analysis.claims.texts import (
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.lab import rows_of
 from icsbench.analysis.quantities.sharpness import settled_sharpness
-from icsbench.analysis.quantities.training import trains
 from icsbench.analysis.quantities.warmup import AT_ONCE, LINEAR, starts
-from icsbench.analysis.statistics import geometric_mean, slope
 from icsbench.record.reader import Run
 
 _HALF_A_STEP = math.sqrt(2)
@@ -97,28 +94,9 @@ LARGER_THAN_WITHOUT = Claim(
 )
 
 
-def _settled(value: Callable[[dict[float, float]], float], norm: str, group: Group) -> Measured:
-    """``value`` of batch sharpness x lr / 2 at the learning rates at which a seed trained."""
-    values: dict[int, float] = {}
-    left_out: dict[int, str] = {}
-    for seed, runs in by_seed(grid_of(group, norm)).items():
-        levels = {lr: settled_sharpness(run) for lr, run in runs.items() if trains(run)}
-        levels = {lr: level for lr, level in levels.items() if level > 0 and math.isfinite(level)}
-        if len(levels) < 3:
-            left_out[seed] = f"has a positive sharpness at {len(levels)} of the learning rates; it takes three"
-        else:
-            values[seed] = value(levels)
-    return Measured(values, left_out, tuple(run for run in group.runs if run.regime == norm))
-
-
-def _level(levels: dict[float, float]) -> float:
-    return geometric_mean(levels.values())
-
-
-def _sharpness_slope(levels: dict[float, float]) -> float:
-    """The slope of log sharpness on log(1 / lr)."""
-    sharpness = [math.log(2 * level / lr) for lr, level in levels.items()]
-    return slope([-math.log(lr) for lr in levels], sharpness)
+def _sharpness(run: Run) -> float:
+    """The mean of batch sharpness over the second half."""
+    return settled_sharpness(run) * 2 / run.lr
 
 
 def _sharpness_parts() -> tuple[Part, ...]:
@@ -129,7 +107,7 @@ def _sharpness_parts() -> tuple[Part, ...]:
         for part in (
             Part(
                 f"sharpness_level_{regime}",
-                partial(_settled, _level, regime),
+                partial(over_rates, level_at_edge, _sharpness, regime),
                 f"{of} x lr / 2, {name}: geometric mean over the learning rates",
                 ("batch_sharpness",),
                 kind="ratio",
@@ -138,7 +116,7 @@ def _sharpness_parts() -> tuple[Part, ...]:
             ),
             Part(
                 f"sharpness_slope_{regime}",
-                partial(_settled, _sharpness_slope, regime),
+                partial(over_rates, slope_on_rates, _sharpness, regime),
                 f"slope of log {of} on log(1 / lr), {name}",
                 ("batch_sharpness",),
                 low=A_FIFTH,
