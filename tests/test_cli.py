@@ -16,7 +16,7 @@ from synthetic import write_run
 
 from icsbench import __version__
 from icsbench.analysis.claims import all_claims, claim_of
-from icsbench.app.folders import CONFIG_DIR
+from icsbench.app.folders import CONFIG_DIR, is_group
 from icsbench.app.launch import launch
 from icsbench.config import Config, options_of, resolve
 from icsbench.training import trainer
@@ -207,19 +207,25 @@ def test_completion_of_commands():
 @pytest.mark.parametrize("scale", options("scale"))
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_composes_at_every_scale(experiment, scale):
+    """Every combination of options of groups, and each value of another key beside the first ones of the rest."""
     overrides = (f"experiment={experiment}", f"scale={scale}")
     parameters = composed(*overrides, return_hydra_config=True).hydra.sweeper.params
-    swept = [
-        [f"{key}={value}" for value in parsed.sweep_string_iterator()]
+    swept = {
+        key: [f"{key}={value}" for value in parsed.sweep_string_iterator()]
         if parsed.is_sweep_override()
         else [parsed.input_line]
         for key, values in parameters.items()
-        if key != "seed"
         for parsed in [OverridesParser.create().parse_override(f"{key}={values}")]
+    }
+    first = tuple(values[0] for values in swept.values())
+    groups = itertools.product(*(values if is_group(key) else values[:1] for key, values in swept.items()))
+    alone = [
+        (*first[:place], value, *first[place + 1 :])
+        for place, (key, values) in enumerate(swept.items())
+        for value in values[: 2 if key == "seed" else None]
     ]
-    settings = [*itertools.product(*swept)]
-    configs = [resolved(*overrides, "seed=0", *job) for job in settings]
-    configs.append(resolved(*overrides, "seed=1", *settings[0]))
+    jobs = dict.fromkeys([*groups, *alone])
+    configs = [resolved(*overrides, *job) for job in jobs]
     assert len({config.run_dir for config in configs}) == len(configs) > 1
     assert {(config.experiment, config.scale) for config in configs} == {(experiment, scale)}
 
