@@ -12,6 +12,7 @@ from icsbench.errors import IcsbenchError
 
 Floats = NDArray[np.float64]
 FEWEST_FOR_AN_INTERVAL = 3  # seeds: with two, t = 12.7, and the interval says nothing
+MOST_FOR_SIGN_FLIPS = 40
 
 
 class Interval(NamedTuple):
@@ -153,21 +154,53 @@ def sign_flip_test(values: ArrayLike, low: float, high: float) -> Place:
     signs of ``x_i - b`` whose sum is at least the one observed, ``p(mu < b)`` the share of those whose sum is at most
     the one observed. The smallest value of both is 2^-n.
 
-    :raises IcsbenchError: there are more than 20 values, a value is not finite, or the region is empty.
+    The two halves of the values are flipped apart, and the sums of one found among those of the other.
+
+    :raises IcsbenchError: there are more than 40 values, a value is not finite, or the region is empty.
     """
     sample = _sample(values, low, high)
     n = len(sample)
-    if n > 20:
-        raise IcsbenchError(f"{n} seeds: the exact permutation test is for 20 at most")
+    if n > MOST_FOR_SIGN_FLIPS:
+        raise IcsbenchError(f"{n} seeds: the exact permutation test is for {MOST_FOR_SIGN_FLIPS} at most")
     if n < 1:
         return Place(1.0, 1.0, 1.0)
-    signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
 
     def beyond(bound: float, side: int) -> float:
         if math.isinf(bound):
             return 0.0 if side * bound < 0 else 1.0
         centred = side * (sample - bound)
-        return float((signs @ centred >= centred.sum() - 1e-9 * np.abs(centred).sum()).mean())
+        observed = centred.sum() - 1e-9 * np.abs(centred).sum()
+        one, other = (_signs(len(half)) @ half for half in np.array_split(centred, 2))
+        as_large = len(other) - np.searchsorted(np.sort(other), observed - one)
+        return float(as_large.sum() / 2.0**n)
+
+    return Place(max(beyond(low, 1), beyond(high, -1)), beyond(low, -1), beyond(high, 1))
+
+
+def _signs(n: int) -> NDArray[np.int8]:
+    """All ways to give n numbers a sign, (2^n, n)."""
+    return (1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)).astype(np.int8)
+
+
+def binomial_test(values: ArrayLike, low: float, high: float) -> Place:
+    """Exact tests of where the share of ones lies in a population, from n zeros and ones of it, (n,).
+
+    With k ones, ``p(share > b)`` is the chance of k or more ones where the share is b, and ``p(share < b)`` that of k
+    or fewer (Clopper & Pearson 1934).
+
+    :raises IcsbenchError: a value is neither 0 nor 1, or the region is empty.
+    """
+    sample = _sample(values, low, high)
+    if not np.isin(sample, (0, 1)).all():
+        raise IcsbenchError("a share is tested on zeros and ones")
+    from scipy.stats import binom
+
+    n, ones = len(sample), sample.sum()
+
+    def beyond(bound: float, side: int) -> float:
+        if not 0 <= bound <= 1:
+            return 0.0 if side * (bound - 0.5) < 0 else 1.0
+        return float(binom.sf(ones - 1, n, bound) if side == 1 else binom.cdf(ones, n, bound))
 
     return Place(max(beyond(low, 1), beyond(high, -1)), beyond(low, -1), beyond(high, 1))
 

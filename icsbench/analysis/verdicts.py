@@ -18,6 +18,7 @@ from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Part
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.analysis.statistics import (
+    MOST_FOR_SIGN_FLIPS,
     Interval,
     Place,
     holm,
@@ -34,7 +35,6 @@ LEVEL = 0.05
 """The chance of any false verdict in a report, at most."""
 FEWEST_SEEDS = 6
 """With fewer pairs of seeds no verdict: the exact test of five cannot reach 0.05 (its floor is 1/16)."""
-MOST_FOR_SIGN_FLIPS = 20
 
 Outcome = Literal["supported", "contradicted", "inconclusive", "not measured"]
 Side = Literal["inside", "below", "above"]

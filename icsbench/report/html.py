@@ -17,7 +17,8 @@ from icsbench import __version__
 from icsbench.analysis.files import write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, regime_order
 from icsbench.analysis.quantities.protocols import protocols
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, MOST_FOR_SIGN_FLIPS, Verdict, used_of
+from icsbench.analysis.statistics import MOST_FOR_SIGN_FLIPS
+from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Verdict, used_of
 from icsbench.figures import plan
 from icsbench.record.legacy import LOOKS
 from icsbench.record.reader import Run

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from icsbench.analysis.statistics import (
+    binomial_test,
     geometric_band,
     holm,
     mean_band,
@@ -153,6 +154,37 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests():
     assert student_t_test(values, -1, 1).above == pytest.approx(1 - less)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 12, 13])
+def test_sign_flips_are_scipys_permutations(n):
+    values = np.random.default_rng(n).normal(0.4, 1.0, n)
+    for bound in (-0.2, 0.0, 0.7):
+        expected = stats.permutation_test(
+            (values - bound,), np.sum, permutation_type="samples", n_resamples=np.inf, alternative="greater"
+        )
+        assert sign_flip_test(values, bound, math.inf).inside == pytest.approx(expected.pvalue, abs=1e-15)
+
+
+def test_sign_flips_of_many_values_with_ties():
+    """Of whole numbers the sums are counted exactly: those of 24 ones are 24 - 2 k, with binomial numbers."""
+    values = [1.0] * 18 + [-1.0] * 6
+    expected = stats.binom.cdf(6, 24, 0.5)
+    assert sign_flip_test(values, 0, math.inf).inside == pytest.approx(expected, rel=1e-12)
+    assert sign_flip_test([2.0] * 40, 0, math.inf).inside == 2.0**-40
+
+
+@pytest.mark.parametrize(
+    ("ones", "n", "bound"), [(12, 12, 0.5), (10, 12, 0.5), (3, 6, 0.5), (0, 6, 0.3), (20, 24, 0.6)]
+)
+def test_a_share_is_tested_as_by_scipy(ones, n, bound):
+    values = [1.0] * ones + [0.0] * (n - ones)
+    above = stats.binomtest(ones, n, bound, alternative="greater").pvalue
+    below = stats.binomtest(ones, n, bound, alternative="less").pvalue
+    assert binomial_test(values, bound, math.inf) == pytest.approx((above, below, 1.0))
+    assert binomial_test(values, -math.inf, bound) == pytest.approx((below, 1.0, above))
+    with pytest.raises(IcsbenchError, match="zeros and ones"):
+        binomial_test([0.5, 1.0], 0.5, math.inf)
+
+
 def test_six_pairs_cannot_go_below_the_floor_of_the_permutation():
     assert sign_flip_test([1.0, 1.1, 0.9, 1.2, 0.8, 1.0], 0, math.inf).inside == 2**-6
 
@@ -171,8 +203,8 @@ def test_what_cannot_be_tested_is_refused(place):
         place([1.0, math.nan], 0, 1)
     with pytest.raises(IcsbenchError, match="empty"):
         place([1.0, 2.0], 1, 1)
-    with pytest.raises(IcsbenchError, match="20 at most"):
-        sign_flip_test([0.0] * 21, -1, 1)
+    with pytest.raises(IcsbenchError, match="40 at most"):
+        sign_flip_test([0.0] * 41, -1, 1)
 
 
 def test_holm_by_hand_and_without_the_untested():
