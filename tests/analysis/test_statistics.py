@@ -154,7 +154,7 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests():
     assert student_t_test(values, -1, 1).above == pytest.approx(1 - less)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 12, 13])
+@pytest.mark.parametrize("n", [2, 5, 12, 13])
 def test_sign_flips_are_scipys_permutations(n):
     values = np.random.default_rng(n).normal(0.4, 1.0, n)
     for bound in (-0.2, 0.0, 0.7):
