@@ -141,6 +141,9 @@ def test_where_free_is_not_finite_there_is_no_other(monkeypatch, tmp_path):
         (("data=gaussian", "model=dln", "batch_size=1000"), "effective_rate is about a classifier, and data gaussian"),
         (("optim.train=affine",), "trains all parameters and projects by itself"),
         (("+optim.wrap.project.tensors=all",), "leave out optim.train and optim.wrap.project"),
+        (("amp=true",), "trains in float32 and without a compiler; leave out amp and compile"),
+        (("norm=weight_norm",), "with norm=weight_norm no weight is ahead of a place for a norm; choose norm=bn"),
+        (("model=residual_mlp", "model.depth=2", "norm=fixup"), "norm=fixup starts a weight at zero, of no length"),
     ],
 )
 def test_what_it_cannot_use_is_refused_in_one_line(monkeypatch, tmp_path, overrides, said):
