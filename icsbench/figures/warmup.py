@@ -20,6 +20,11 @@ from icsbench.record.schema import LEFT_CHANCE, TRAIN_ACCURACY
 
 _LARGEST = "largest_lr"
 _TITLES = {AT_ONCE: "the whole rate at once", LINEAR: "linear warm-up", HELD: "held at the first rate"}
+_SAID = {
+    AT_ONCE: "that rate from the first step on",
+    LINEAR: "a rate that rises linearly to it",
+    HELD: "the control, the first rate of that rise in as many steps, then the whole rate",
+}
 
 
 def _curves(group: Group) -> list[Series]:
@@ -54,9 +59,8 @@ def _has(condition: Condition, settings: dict[str, object]) -> bool:
 def _caption(group: Group, drawn: Sequence[Series]) -> str:
     return caption(
         group,
-        "Training accuracy of the last tenth of the steps against the learning rate. Left to right: that rate from the "
-        "first step on; a rate that rises linearly to it; and the control, the first rate of that rise in as many "
-        "steps, then the whole rate.",
+        "Training accuracy of the last tenth of the steps against the learning rate. Left to right: "
+        f"{'; '.join(_SAID[start] for start in dict.fromkeys(one.of['start'] for one in drawn))}.",
         number_of([one for one in drawn if one.y_name == TRAIN_ACCURACY], "seeds"),
         "A run that diverged has the accuracy of chance. Triangles: the largest rate at which a seed trains, that is, "
         f"ends at {LEFT_CHANCE:g} times chance or more; geometric mean and interval of the seeds that train at some "

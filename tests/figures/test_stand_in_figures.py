@@ -70,7 +70,8 @@ def test_a_network_that_trains_at_no_rate_has_no_largest_one(tmp_path):
         for lr in RATES:
             for seed in range(3):
                 record(tmp_path, norm, seed, lr, warmup=20, final=final)
-    numbers, _ = drawn("warmup", group_of(tmp_path))
+    numbers, caption = drawn("warmup", group_of(tmp_path))
+    assert "Left to right: a rate that rises linearly to it. Mean" in caption
     [none, bn] = [row for row in numbers if row["quantity"] == "largest_lr"]
     assert none["regime"] == "none" and np.isnan(none["mean"]) and none["n"] == 0
     assert (bn["mean"], bn["n"], bn["lr"]) == (pytest.approx(0.8), 3, 0.8)
