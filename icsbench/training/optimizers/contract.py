@@ -28,7 +28,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Wrapper:
-    """What acts around the update of any optimizer, such as clipping (before), projection (after) and warm-up.
+    """What acts around the update of any optimizer, such as clipping (before) and projection (after).
 
     ``before`` and ``after`` are called as ``before(optimizer, options)``, where ``optimizer.param_groups`` holds
     parameters, their gradients and the learning rate of the update. Parameters of the output layer have an attribute
