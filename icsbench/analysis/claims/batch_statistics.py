@@ -7,12 +7,14 @@ one of which a seed has in each setting.
 import math
 from functools import partial
 
+from icsbench.analysis.claims.bn_parts import of_ghosts
 from icsbench.analysis.claims.contract import Claim, Measure, Measured, Part
 from icsbench.analysis.claims.networks import per_network
 from icsbench.analysis.claims.paired import paired, runs_of
 from icsbench.analysis.claims.texts import A_FIFTH, BY_A_FIFTH
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.lab import LabRows, rows_of
+from icsbench.analysis.quantities.protocols import OWN, final_accuracy
 from icsbench.analysis.statistics import positive_ratio
 from icsbench.record.reader import Run
 
@@ -313,4 +315,37 @@ PRECISE_STATISTICS_HELP_EARLY = Claim(
         "The paper's curves are of batches of 8,192 images, with larger rates and fewer steps in an epoch.",
     ),
     figures=("batch_statistics",),
+)
+
+
+def _own_minus_population(run: Run) -> float:
+    """Final test accuracy with the statistics of the evaluated ghost batches, minus with precise ones."""
+    return run.test_accuracy.get(OWN, math.nan) - final_accuracy(run)
+
+
+SMALL_BATCHES_ARE_INCONSISTENT = Claim(
+    id="43c",
+    statement="The smaller the ghost batches, the more a test loses by population statistics in place of their own.",
+    by=WU_JOHNSON,
+    where="WJ, inconsistency of training and test",
+    parts=(
+        Part(
+            "ghost_own_minus_precise_slope",
+            partial(of_ghosts, _own_minus_population),
+            "slope of the test accuracy with statistics of ghost batches minus with precise ones on log2 of their size",
+            ("ghost",),
+            unit="points",
+            per="doubling",
+            high=0,
+        ),
+    ),
+    margin="Any fall of the difference with the size counts, as in claim 38e. The claim was added after its study was "
+    "laid out, and before its records were looked at.",
+    fairness=(
+        "Control: batch, updates, images and learning rate are the same; only the size behind a statistic differs.",
+        "The ghost batches of the test are as large as those of the training, and random. Statistics of other test "
+        "images are a help that a single image does not have.",
+        "The smallest have 16 images; the paper's have 2.",
+    ),
+    figures=("scan",),
 )
