@@ -340,7 +340,7 @@ SMALL_BATCHES_ARE_INCONSISTENT = Claim(
         ),
     ),
     margin="Any fall of the difference with the size counts, as in claim 38e. The claim was added after its study was "
-    "laid out, and before its records were looked at.",
+    "laid out, and before its records were made.",
     fairness=(
         "Control: batch, updates, images and learning rate are the same; only the size behind a statistic differs.",
         "The ghost batches of the test are as large as those of the training, and random. Statistics of other test "
