@@ -27,6 +27,7 @@ PLAIN = {
     "reach": 200,  # step at which training accuracy jumps from chance to `train`
     "train": 0.7,
     "test": 0.6,
+    "own": 0.0,  # test accuracy with the statistics of the batch, minus with others
     "val": 0.6,
     "mean": 0.1,  # change of a moment in one step
     "variance": 0.1,
@@ -119,7 +120,10 @@ def write(
         "diverged_at": diverged,
         "steps": STEPS,
         "train/loss": values["loss"],
-        "test/accuracy": {} if classes is None else dict.fromkeys(protocols, accuracy),
+        "test/accuracy": {
+            protocol: accuracy + values["own"] * (protocol == "batch-off")
+            for protocol in (protocols if classes is not None else [])
+        },
         "val/accuracy": {} if classes is None else dict.fromkeys(protocols, validated),
     }
     if classes is not None:
@@ -337,12 +341,13 @@ def _at_rate(one, other, lr):
     )
 
 
-def _ghosts(test, train):
-    """Test accuracy falls and training accuracy grows by so much of the value per doubling of the ghost batch."""
+def _ghosts(test, train, own=0):
+    """Each accuracy grows by so much of the value per doubling of the ghost batch."""
     return lambda value: {
         _run("ghost", strength=size): {
             "test": 0.5 + test * value / 100 * (np.log2(size) - 6),
             "train": 0.7 + train * value / 100 * (np.log2(size) - 6),
+            "own": own * value / 100 * (np.log2(size) - 6),
         }
         for size in SIZES
     }
@@ -461,6 +466,7 @@ PLANT = {
     "affine_share": _share_of_gain("affine"),
     "ghost_gap_slope": _ghosts(test=0, train=1),
     "ghost_test_slope": _ghosts(test=1, train=0),
+    "ghost_own_minus_precise_slope": _ghosts(test=0, train=0, own=1),
 }
 
 

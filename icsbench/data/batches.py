@@ -188,8 +188,9 @@ class Batches:
                 f"data.classes_per_batch={classes_per_batch} does not divide batch_size={batch_size}: a batch has "
                 "equally many images of each class"
             )
-        if int((images // (batch_size // classes_per_batch)).sum()) < classes_per_batch:
+        piece = batch_size // classes_per_batch
+        if (pieces := int((images // piece).sum())) < classes_per_batch:
             raise IcsbenchError(
-                f"data.order=by_class needs {batch_size // classes_per_batch} images of a class for a batch, and the "
-                f"largest class has {int(images.max())}: choose a smaller batch_size or more data.classes_per_batch"
+                f"data.order=by_class makes no batch: one takes {classes_per_batch} x {piece} images of a class, and "
+                f"the training set has {pieces} x {piece}: choose a smaller batch_size or more data.classes_per_batch"
             )

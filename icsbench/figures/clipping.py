@@ -58,7 +58,7 @@ def _caption(group: Group, cells: Sequence[Cell]) -> str:
     return caption(
         group,
         "Training accuracy of the last tenth of the steps, and final test accuracy (population statistics recomputed "
-        "where there are any); left without, right with adaptive gradient clipping.",
+        "where there are any), with adaptive gradient clipping and without.",
         seeds((cell.regime, cell.lr, cell.interval.n) for cell in cells),
         "A run that diverged has the accuracy of chance.",
     )

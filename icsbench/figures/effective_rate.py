@@ -1,5 +1,6 @@
 """Training with BN, on weights of fixed length with the rates that BN had, and those rates by layer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -77,7 +78,7 @@ def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
     for row, condition in zip(grid, conditions, strict=True):
         of_row = [one for one in drawn if condition.items() <= one.of.items()]
         for axes, quantity in zip(row, _PANELS, strict=True):
-            _draw_panel(axes, quantity, [one for one in of_row if one.y_name == quantity])
+            _draw_panel(axes, quantity, [one for one in of_row if one.y_name == quantity], group.runs[0].chance)
             step_axis(axes, max(int(one.x[-1]) for one in drawn), label=False)
             axes.tick_params(labelbottom=True)
         where = f"lr {condition['lr']:g}, " if len({one["lr"] for one in conditions}) > 1 else ""
@@ -91,7 +92,7 @@ def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
     return page.figure
 
 
-def _draw_panel(axes: Axes, quantity: str, shown: Sequence[Series]) -> None:
+def _draw_panel(axes: Axes, quantity: str, shown: Sequence[Series], chance: float) -> None:
     for number, one in enumerate(shown):
         if quantity == "relative_rate":
             draw_series(axes, one, str(round(0.75 * (1 - number / len(shown)), 3)))
@@ -100,7 +101,8 @@ def _draw_panel(axes: Axes, quantity: str, shown: Sequence[Series]) -> None:
             draw_series(axes, one, color, linestyle=linestyle, scale=100 if quantity == "accuracy" else 1)
     if quantity == "accuracy":
         axes.set_ylim(0, 102)
-        chance_line(axes, 0.1)
+        if math.isfinite(chance):
+            chance_line(axes, chance)
     elif shown:
         log_axis(axes, *extent(*(one.mean for one in shown)))
 

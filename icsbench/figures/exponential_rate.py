@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from icsbench.analysis.groups import Group
+from icsbench.analysis.quantities.exponential_rate import LAB, ROUNDING
 from icsbench.analysis.quantities.lab import lab_rows
 from icsbench.figures.caption import caption
 from icsbench.figures.contract import Figure
@@ -22,8 +23,6 @@ _LOOKS = {
 }
 _LOSSES = {"loss_decay": "-", "loss_growth": (0, (1, 1))}
 _PANELS = {"loss": "training loss", "difference": "difference of the functions", "length_ratio": "|u| / |w|"}
-_ROUNDING = 2.0**-26
-"""Half of the digits of float64: the square root of its spacing at 1."""
 
 
 def _numbers(group: Group) -> list[Series]:
@@ -52,10 +51,10 @@ def _draw(group: Group, drawn: Sequence[Series], text: str) -> mpl.Figure:
         for one in shown:
             _, color = _LOOKS[one.of["variant"]]
             draw_series(axes, one, color, linestyle=_LOSSES.get(one.y_name, "-"))
-        also = [np.array([_ROUNDING])] if quantity == "difference" else []
+        also = [np.array([ROUNDING])] if quantity == "difference" else []
         log_axis(axes, *extent(*(one.mean for one in shown), *also), ticks=5)
         if also:
-            guide(axes, _ROUNDING, "2⁻²⁶")
+            guide(axes, ROUNDING, "2⁻²⁶")
         step_axis(axes, int(max(one.x.max() for one in shown)), label=True)
         above(axes, title)
     variants = dict.fromkeys(one.of["variant"] for one in drawn)
@@ -68,7 +67,7 @@ FIGURE = Figure(
     name="exponential-rate",
     order=182,
     kind="lab",
-    applies=lambda group: group.runs[0].regime == "exponential_rate",
+    applies=lambda group: group.runs[0].regime == LAB,
     numbers=_numbers,
     caption=_caption,
     draw=_draw,

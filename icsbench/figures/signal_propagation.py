@@ -48,18 +48,24 @@ def _of(drawn: Sequence[Profile], place: str, quantity: str) -> list[Profile]:
     return [one for one in drawn if (one.x_name, one.quantity) == (place, quantity)]
 
 
+def _theories(drawn: Sequence[Profile]) -> list[Profile]:
+    return [one for one in drawn if one.quantity not in _QUANTITIES]
+
+
 def _caption(group: Group, drawn: Sequence[Profile]) -> str:
     measured = [one for one in drawn if one.quantity in _QUANTITIES]
-    blocks = bool(_of(drawn, "block", VARIANCE))
     panels = [(place, key) for place in _PLACES for key in _QUANTITIES]
     return caption(
         group,
         "Squared mean and variance of a channel over samples and positions, averaged over channels, before the first "
-        "update, on inputs drawn from N(0, 1); of pre-activations, behind the norm. A mean of 0, as with BN, is not "
-        "drawn.",
-        "Below: behind each residual block (0: ahead of the first); dashed: theory for infinite width. Scalars at the "
-        "ends of branches are set to 1; as they start, at 0, every block of a stage is the identity."
-        if blocks
+        "update, on inputs drawn from N(0, 1). Pre-activations are those behind the norm.",
+        "Below: behind each residual block (0: ahead of the first). Scalars at the ends of branches are set to 1: at "
+        "0, a block is its shortcut."
+        if _of(drawn, "block", VARIANCE)
+        else "",
+        "Dashed: theory for infinite width." if _theories(drawn) else "",
+        "A value of 0, or one that is not finite, is not drawn."
+        if any(np.isnan(one.mean).any() for one in measured)
         else "",
         seeds_of(measured),
         geometric(measured),
@@ -71,7 +77,7 @@ def _draw(group: Group, drawn: Sequence[Profile], text: str) -> mpl.Figure:
     """A row per place, a column per quantity."""
     places = [place for place in _PLACES if _of(drawn, place, VARIANCE)]
     handles = regime_legend(drawn)
-    theories = [Line2D([], [], label="theory", **THEORY)] if len(places) > 1 else []
+    theories = [Line2D([], [], label="theory", **THEORY)] if _theories(drawn) else []
     top = 0.26 + LEGEND_LINE * (len(handles) + bool(theories))
     page = Page(top + 0.3 + 1.75 * len(places), text, top=top, bottom=0.42, left=0.62, right=0.15)
     grid = page.axes(len(places), len(_QUANTITIES), wspace=0.28, hspace=0.5)

@@ -1,4 +1,4 @@
-"""Gradients of the untrained network by layer, with each norm: after Lubana et al. 2021, section 5."""
+"""Gradients of the untrained network by layer, with each norm: after Lubana et al. 2021."""
 
 from collections.abc import Sequence
 

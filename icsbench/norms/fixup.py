@@ -65,8 +65,7 @@ def _initialize(transform: nn.Module, branch: Branch | None) -> None:
     """Draw a transform inside a branch; one at the end of a branch, or at the output (no branch), is zero.
 
     In a branch of m layers, one of L, the others are ``N(0, 2 / (C_out k^2))`` times ``L^(-1 / (2m - 2))``, for a
-    kernel of k x k: He's initialization by fan-out, made smaller. (Fixup paper, section 3; exponent and fan-out as in
-    the authors' code.)
+    kernel of k x k: He's initialization by fan-out, made smaller. (Exponent and fan-out as in the authors' code.)
 
     :raises IcsbenchError: the branch has one layer.
     """

@@ -3,20 +3,22 @@
 ``ws`` parametrizes the weight of every layer. The row of an output unit, of N weights with mean m and biased variance
 v, becomes  ``gain gamma (w - m) / sqrt(N v)``  with a trained gain of 1 at the start, so that the layer keeps the
 variance of its input, and what the input has as a common mean goes. ``gamma`` makes up for the nonlinearity behind the
-layer (Brock et al. 2021a, "Characterizing signal propagation...", section 4; 2021b, section 2).
+layer (Brock et al. 2021a, "Characterizing signal propagation..."; 2021b, "High-performance large-scale image
+recognition...").
 
 ``nf`` is ``ws`` and, in residual branches, ``h + alpha skip_gain f(h / beta)``: f keeps the variance, beta is the
-deviation that h should have (:func:`expected_stds`), and skip_gain is SkipInit's, trained from 0 (2021b, section 2).
+deviation that h should have (:func:`expected_stds`), and skip_gain is SkipInit's, trained from 0.
 
 Where these networks differ from the authors':
 
 - gamma is in the weight of the layer ahead of the nonlinearity (timm's form), not behind the nonlinearity (the
-  authors'). For ReLU both are the same function as long as biases are 0; a bias b here is gamma b there.
+  authors'). For ReLU both are the same function as long as biases are 0; a bias b here is gamma b there. For a
+  nonlinearity such as the sigmoid they differ, and here what comes out of it has no variance of 1.
 - The authors' blocks begin with the nonlinearity, and what is added up is never rectified. Blocks here end with
   ``relu(shortcut(x) + branch(x))``, so that h is positive: its variance grows by less than alpha^2 per block.
 - The authors' shortcut at a change of size is a standardized convolution of h / beta, which sets the variance back to
-  1. Here it has no parameters: it skips positions, and its new channels are 0. Branch and skip both shrink with it.
-  beta is the authors'.
+  1. Here it has no parameters: it skips positions, and its new channels are 0. beta is the authors' all the same, so
+  that behind such a block h is smaller than beta says, and so is what the branches add to it.
 - The output layer is as in every regime here; the authors draw its weights from N(0, 0.01^2).
 """
 
@@ -90,8 +92,7 @@ def expected_stds(stages: Sequence[int], alpha: float) -> list[float]:
     """The beta of each block, in forward order: the standard deviation that is expected of what comes into it.
 
     1 for the first block. The first block of a stage sets it to 1, and then every block adds ``alpha^2`` to its square;
-    so the first block of a later stage still has what the stage before has come to. (The authors' code; 2021b, section
-    2, in words.)
+    so the first block of a later stage still has what the stage before has come to. (The authors' code.)
 
     :param stages: how many blocks each has.
     """

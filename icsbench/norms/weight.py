@@ -1,14 +1,15 @@
 """Weight normalization (Salimans & Kingma 2016): length and direction of every unit's weights are trained apart.
 
 The weights of a unit are ``w = g v / ||v||``, with the norm over all inputs of the unit (the dimensions 1, 2, 3 of a
-convolution's weights). For the gradient ``dw`` of the loss in w (equation 3)::
+convolution's weights). For the gradient ``dw`` of the loss in w::
 
     dg = dw . v / ||v||
     dv = (g / ||v||) dw - (g dg / ||v||^2) v        which is orthogonal to v
 
-v starts as the network draws its weights, so that directions are the same in every regime.
+v starts as the network draws its weights, so that directions are the same in every regime; the authors draw it from
+N(0, 0.05^2).
 
-Data-dependent start (section 3): a layer's output t on the first training batch gets mean 0 and variance 1 in every
+Data-dependent start: a layer's output t on the first training batch gets mean 0 and variance 1 in every
 channel, by ``g / sd`` in the place of g and ``(bias - mean) / sd`` in that of the bias, with the biased standard
 deviation sd over samples and positions. Layer after layer in forward order, each on what those before it then give.
 """

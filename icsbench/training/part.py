@@ -35,6 +35,7 @@ def trained_part(model: Network, options: OptimConfig, seed: int) -> list[nn.Par
     if options.train == "all":
         return [*model.parameters()]
     of_norms = {path: [*block.norm.parameters()] for path, block in model.layers()}
+    last, output = model.layers()[-1]
     if not any(of_norms.values()):
         raise IcsbenchError(
             f"optim.train={options.train} is about the parameters of norms (gamma and beta of BN), and this network "
@@ -43,9 +44,11 @@ def trained_part(model: Network, options: OptimConfig, seed: int) -> list[nn.Par
     if options.train == "affine":
         part = [parameter for found in of_norms.values() for parameter in found]
     else:
-        part = [*_random(model, {path: sum(p.numel() for p in found) for path, found in of_norms.items()}, seed)]
-    _, output = model.layers()[-1]
-    head = [p for p in output.transform.parameters() if p not in {*part}] if options.train_output else []
+        counts = {path: sum(p.numel() for p in found) for path, found in of_norms.items()}
+        if options.train_output:
+            counts[last] = 0  # of that layer everything is trained
+        part = [*_random(model, counts, seed)]
+    head = [p for p in output.parameters() if p not in {*part}] if options.train_output else []
     return [*part, *head]
 
 

@@ -81,7 +81,7 @@ class Trainer:
             loss = self.task.loss(outputs, targets)
         loss.backward()
         self.optimizer.step()
-        update = update._replace(lr=self.optimizer.param_groups[0]["lr"])  # a warm-up may have changed it
+        update = update._replace(lr=self.optimizer.param_groups[0]["lr"])  # a wrapper may have changed it
         readings = []
         for watcher in watchers:
             with undisturbed(self.model, inputs, targets):

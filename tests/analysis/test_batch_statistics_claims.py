@@ -120,6 +120,26 @@ def test_a_study_without_early_epochs_tells_no_growth(tmp_path):
         claim_of("42c").parts[0].measure(group)
 
 
+def test_a_distance_of_0_has_no_ratio(tmp_path):
+    """With one input the angle between two minima is 0 or 180 degrees."""
+    nothing = {("bn", "reshuffle"): (0.0, 0.0, 0.2, 0.0, 0.3, 0.3), ("bn", "shuffle_once"): (0.2, 0.0, 0.3, 0, 1, 1)}
+    group = linear_group(tmp_path, LINEAR | nothing)
+    for claim in ("42", "42b"):
+        measured = claim_of(claim).parts[0].measure(group)
+        assert not measured.values and len(measured.left_out) == 18
+
+
+def test_an_accuracy_of_0_has_no_ratio(tmp_path):
+    group = network_group(tmp_path, ACCURACY)
+    for path in tmp_path.rglob("metrics.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [row | {"accuracy": 0.0 if row["batches"] == "by_class" else row["accuracy"]} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [group] = group_runs(load_runs(tmp_path))
+    measured = claim_of("43").parts[0].measure(group)
+    assert not measured.values and len(measured.left_out) == 6
+
+
 @pytest.mark.parametrize("claim", ["43", "43b"])
 def test_what_the_paper_says_of_statistics_is_supported_where_it_holds(tmp_path, claim):
     found = verdict(claim, network_group(tmp_path, ACCURACY))

@@ -20,7 +20,7 @@ CLAIMS = ("20", "35", "35b", "35c", "35d", "35e", "35f", "35g", "35h", "35i")
 METHODS = ("gd", "gd_best", "agd", "weight_norm", "bn", "gdnp")
 
 
-def halfspace_rows(seed, truth, unreached=()):
+def halfspace_rows(seed, truth, unreached=(), unfitted=""):
     """As claimed, or not: where not, length and direction apart are as fast as the others, and slow down."""
     conditions = {"square": (5.0, 50.0), "softplus": (5.0, 50.0), "sigmoid": (5.0, 50.0)}
     conditions |= {"first": (5.0,), "second": (5.0,), "breast_cancer": (27.0 + seed,)}
@@ -36,7 +36,7 @@ def halfspace_rows(seed, truth, unreached=()):
                     row |= {"objective": objective, "condition": condition, "method": method, "theory_rate": theory}
                     row |= {"at": [1, 2, 5, 10], "gradient": [1.0, 0.5, 0.1, 0.01 * wobble]}
                     row["reached"] = (objective, method) not in unreached
-                    if row["reached"]:
+                    if row["reached"] and (objective, problem) != (unfitted, 0):
                         row |= {"rate": theory ** (fast * wobble), "steadiness": 1.0 if truth else 0.5 * wobble}
                     if apart and objective in ("square", "softplus", "sigmoid"):
                         row["worst_over_bound"] = (0.7 if truth else 1.2) * wobble
@@ -80,6 +80,12 @@ def test_a_method_that_does_not_get_there_counts_with_what_it_took(tmp_path):
     assert none.verdict == "inconclusive" and none.n == 0
     [stuck] = verdicts(tmp_path / "c", True, ["35f"], unreached={("sigmoid", "gdnp")}).values()
     assert stuck.verdict != "supported"
+
+
+@pytest.mark.parametrize("unit", ["first", "second"])
+def test_a_unit_without_a_fitted_rate_leaves_its_problem_out(tmp_path, unit):
+    [found] = verdicts(tmp_path, True, ["35g"], unfitted=unit).values()
+    assert (found.verdict, found.n) == ("supported", (PROBLEMS - 1) * SEEDS)
 
 
 def test_the_figure(tmp_path):

@@ -1,10 +1,11 @@
-"""Claims 39 to 39d on planted records: each can be supported, and each part can lose."""
+"""Claims 39 to 39d, and 41, on planted records: each can be supported, and each part can lose."""
 
 import json
 
 import numpy as np
 import pytest
 import yaml
+from planted import write
 from synthetic import write_lab, write_run
 
 from icsbench.analysis.claims import claim_of
@@ -136,3 +137,18 @@ def twins(root, differences):
 def test_the_twins_are_judged_by_their_functions_and_the_control(tmp_path, bn, none, expected):
     twins(tmp_path, {"bn": bn, "none": none})
     assert verdict("39c", tmp_path) == expected
+
+
+def test_each_trained_part_counts_at_the_rate_at_which_it_trained_best(tmp_path):
+    """The rate is chosen by training accuracy; the better tests at the other rate do not count."""
+    planted = {
+        ("affine", 0.1): {"train": 0.2, "test": 0.9},
+        ("affine", 1.0): {"train": 0.3, "test": 0.25},
+        ("random", 0.1): {"train": 0.25, "test": 0.2},
+        ("random", 1.0): {"train": 0.15, "test": 0.8},
+    }
+    for (trains, lr), values in planted.items():
+        for seed in range(3):
+            write(tmp_path, "affine_only", "bn", seed, lr=lr, trains=trains, **values)
+    found = claim_of("41").parts[0].measure(group_of(tmp_path, "affine_only"))
+    assert found.values == {seed: pytest.approx(0.25 / 0.2) for seed in range(3)}

@@ -97,13 +97,19 @@ def test_an_image_belongs_to_the_batch_of_its_number():
     [
         (8, 9, "data.classes_per_batch=9 is more than the 7 classes"),
         (8, 3, "data.classes_per_batch=3 does not divide batch_size=8"),
-        (12, 1, "data.order=by_class needs 12 images of a class for a batch, and the largest class has 10"),
+        (12, 1, "one takes 1 x 12 images of a class, and the training set has 0 x 12"),
     ],
 )
 def test_batches_by_class_that_cannot_be_are_refused(size, classes, says):
     with pytest.raises(IcsbenchError, match=says):
         batches_of(LABELS, size, "by_class", classes_per_batch=classes)
     assert batches_of(LABELS, size, "shuffle_once").steps_per_epoch == 70 // size
+
+
+def test_one_class_of_enough_images_is_not_enough_for_a_batch_of_two():
+    labels = torch.tensor([0] * 6 + [1] * 5 + [2] * 5)
+    with pytest.raises(IcsbenchError, match=r"makes no batch: one takes 2 x 6 images of a class, and .* has 1 x 6"):
+        batches_of(labels, 12, "by_class", classes_per_batch=2)
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,26 @@ def test_the_warm_up_has_a_panel_for_each_start(tmp_path):
                     lost = {"diverged_at": 50, "outcome": "diverged"} if fails else {"final": 0.6}
                     record(tmp_path, norm, seed, lr, warmup=warmup, shape=shape, **lost)
     numbers, caption = drawn("warmup", group_of(tmp_path))
-    assert len(numbers) == 3 * 2 * 3 and {row["start"] for row in numbers} == {"at once", "linear", "held"}
-    lost = [row["mean"] for row in numbers if (row["regime"], row["lr"]) == ("none", 0.8)]
+    curves = [row for row in numbers if row["quantity"] == "train/accuracy"]
+    assert len(curves) == 3 * 2 * 3 and {row["start"] for row in numbers} == {"at once", "linear", "held"}
+    lost = [row["mean"] for row in curves if (row["regime"], row["lr"]) == ("none", 0.8)]
     assert lost == pytest.approx([0.1] * 3)
-    assert "n\N{NO-BREAK SPACE}= 3 seeds" in caption
+    largest = {(row["start"], row["regime"]): (row["mean"], row["n"]) for row in numbers if row not in curves}
+    for start in ("at once", "linear", "held"):
+        assert largest[start, "none"] == (pytest.approx(0.2), 3) and largest[start, "bn"] == (pytest.approx(0.8), 3)
+    assert "n\N{NO-BREAK SPACE}= 3 seeds" in caption and "ends at 2 times chance or more" in caption
+
+
+def test_a_network_that_trains_at_no_rate_has_no_largest_one(tmp_path):
+    for norm, final in (("none", 0.1), ("bn", 0.6)):
+        for lr in RATES:
+            for seed in range(3):
+                record(tmp_path, norm, seed, lr, warmup=20, final=final)
+    numbers, caption = drawn("warmup", group_of(tmp_path))
+    assert "Left to right: a rate that rises linearly to it. Mean" in caption
+    [none, bn] = [row for row in numbers if row["quantity"] == "largest_lr"]
+    assert none["regime"] == "none" and np.isnan(none["mean"]) and none["n"] == 0
+    assert (bn["mean"], bn["n"], bn["lr"]) == (pytest.approx(0.8), 3, 0.8)
 
 
 def test_a_grid_without_a_warm_up_has_no_such_figure(tmp_path):

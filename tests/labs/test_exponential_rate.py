@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from icsbench.labs.exponential_rate import ExponentialRateOptions, shrinking
-from icsbench.labs.exponential_rate.twins import _ZERO, Twins, Variant, rows
+from icsbench.labs.exponential_rate.twins import _ZERO, Twins, Variant, _compared, rows
 
 
 def options(**changes):
@@ -20,6 +20,8 @@ def test_the_root():
     alpha = shrinking(0.1, 0.9, 5e-3)
     assert alpha == pytest.approx(np.roots([1, -(1.9 - 5e-4), 0.9]).max(), rel=1e-12)
     assert shrinking(0.1, 0.9, 1e-12) == pytest.approx(1) and math.sqrt(0.9) < alpha < 1
+    below = math.nextafter((1 - math.sqrt(0.9)) ** 2, 0)  # a double root, but for rounding
+    assert shrinking(1.0, 0.9, below) == pytest.approx(math.sqrt(0.9))
 
 
 @pytest.mark.parametrize(("momentum", "sizes"), [(0.0, (5, 4)), (0.9, (6, 5, 3))])
@@ -66,10 +68,22 @@ def test_the_rows():
     assert {row["variant"] for row in rows(options(steps=1, momentum=0.0), 5)} == {"bn", "bn_eps", "none"}
 
 
+def test_two_functions_that_are_zero_do_not_differ():
+    """A network whose last ReLUs have all died is the function 0, in the run and in its twin."""
+    dead = [-torch.ones(4, 5).double()]
+    twins = Twins(options(), Variant(None), dead, torch.ones(3, 4).double())
+    x, y = torch.ones(6, 5).double(), torch.arange(6) % 3
+    assert not twins.outputs(twins.w, x).any()
+    assert _compared(twins, x, y, 0)["difference"] == 0.0
+
+
 def test_a_twin_that_is_not_finite_has_nothing_in_common():
-    last = [*rows(options(steps=40, every=40, lr=20.0, momentum=0.0, weight_decay=0.04), 108)]
-    [end] = [row for row in last if row["variant"] == "none" and row["step"] == 40]
-    assert end["difference"] == 1.0 and all(math.isfinite(v) for k, v in end.items() if k != "variant")
+    twins = Twins(options(), Variant(None), [torch.eye(4).double()], torch.ones(3, 4).double())
+    with torch.no_grad():
+        twins.u[0] *= math.inf
+    row = _compared(twins, torch.ones(6, 4).double(), torch.arange(6) % 3, 2)
+    assert row["difference"] == 1.0 and row.keys().isdisjoint({"loss_growth", "length_ratio"})
+    assert row["loss_decay"] == pytest.approx(math.log(3)) and all(map(math.isfinite, row.values()))
 
 
 @pytest.mark.parametrize(

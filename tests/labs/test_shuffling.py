@@ -149,6 +149,14 @@ def test_classes_are_as_many_and_the_loss_is_that_of_the_full_batch():
         assert [row["loss"] for row in found if row["step"] == epoch] == pytest.approx(torch.stack(expected).tolist())
 
 
+@pytest.mark.parametrize("seed", [106, 107])
+def test_batches_that_leave_the_minimum_open_are_said(seed):
+    """Behind BN, two batches of two give the features s, -s, t, -t: of one direction where s and t are alike."""
+    options = ShufflingOptions("shuffling", samples=4, inputs=2, batch=2, epochs=2, networks=6)
+    with pytest.raises(IcsbenchError, match=r"leave its minimum open \(bn\): choose fewer lab.inputs"):
+        list(rows(options, seed))
+
+
 def test_a_step_too_large_is_said():
     with pytest.raises(IcsbenchError, match=r"bn, reshuffle, epoch \d+: SGD diverged; choose a smaller lab.lr"):
         list(rows(ShufflingOptions("shuffling", **{**SMALL, "lr": 1e4}), 105))

@@ -69,6 +69,15 @@ def test_blocks_of_a_resnet_are_those_of_a_pass_written_out(norm):
     assert [{key: row[key] for key in wanted[0]} for row in found] == [pytest.approx(one) for one in wanted]
 
 
+def test_a_network_in_float64_gets_the_same_inputs():
+    model = network("dln", "ws", shape=(10,), num_classes=None, depth=3, units=10, seed=103).double()
+    x = measure.noise(8, (10,), 7)
+    assert x.dtype == torch.float32
+    first, *_ = measure.signals(model, x)
+    pre_activation = x.double() @ model.layers()[0][1].transform.weight.T
+    assert {key: first[key] for key in of(x)} == pytest.approx(of(pre_activation))
+
+
 def test_at_their_start_blocks_are_the_identity():
     model = network("resnet20", "nf", width=1 / 8, bias=True, seed=102)
     found = measure.signals(model, measure.noise(4, (3, 32, 32), 6))
@@ -113,6 +122,17 @@ def test_a_run_of_signals_from_the_command_line(monkeypatch, tmp_path):
         **{("start", "block"): 10, ("start", "layer"): 19, ("one", "block"): 10, ("one", "layer"): 19}
     }
     assert [row["step"] for row in found if "theory_variance" in row] == [0, 1, 2, 3]
+
+
+def test_noise_is_a_function_of_the_seed(monkeypatch, tmp_path):
+    isolate(monkeypatch, tmp_path)
+    found = []
+    for results in ("a", "b"):
+        torch.rand(3)  # whatever the process has drawn before
+        done = invoke("lab", "signal_propagation", "norm=noisy_bn", "model=vgg11", *LAB, f"results={results}")
+        assert done.code == 0, done.err
+        found.append(rows(run_dir(results)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

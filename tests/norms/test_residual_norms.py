@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from icsbench.config import Config, options_of
 from icsbench.errors import IcsbenchError
 from icsbench.models import Block, InitOptions, Network, NormPlace, Residual
+from icsbench.norms.contract import Branch, Place
 from icsbench.norms.fixup import FIXUP, ScalarBias
 from icsbench.norms.skipinit import ScalarGain
 from icsbench.probes import internal_covariate_shift, loss_landscape
@@ -64,6 +65,21 @@ def test_fixup_of_deeper_branches_has_the_exponent_of_their_depth():
             assert all(w.std().item() == pytest.approx((2 / 400) ** 0.5 * factor, rel=0.01) for w in others)
     with pytest.raises(IcsbenchError, match=r"^norm fixup needs two layers or more in every residual branch \(got 1\)"):
         Deep(1, bound)
+
+
+@pytest.mark.parametrize(
+    ("layers", "blocks", "factor"),
+    [
+        *((2, 9, 0.333333333333), (2, 15, 0.258198889747), (2, 27, 0.192450089730), (2, 54, 0.136082763488)),
+        *((3, 16, 0.5), (3, 33, 0.4172261449), (3, 50, 0.3760603093)),
+    ],
+)
+def test_the_factor_of_depth_of_the_papers_resnets(layers, blocks, factor, monkeypatch):
+    """ResNet-20, 32, 56 and 110; 50, 101 and 152."""
+    asked = []
+    monkeypatch.setattr(nn.init, "normal_", lambda weight, std: asked.append(std))
+    FIXUP.bound(options_of("norm", "fixup"))(nn.Conv2d(5, 8, 3), Place(0, 2, 8, 2, Branch(0, blocks, 0, layers)))
+    assert asked == [pytest.approx((2 / 72) ** 0.5 * factor, rel=1e-9)]
 
 
 @pytest.mark.parametrize("model", ["resnet20", "residual_mlp"])

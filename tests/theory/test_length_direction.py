@@ -32,6 +32,11 @@ def test_known_moments():
     assert GOLDEN.largest == pytest.approx(2.2071067811865475, abs=1e-15)
     assert GOLDEN.rate == pytest.approx(0.6407544820340814, abs=1e-15)
     assert GOLDEN.lowest == pytest.approx(-0.41142857142857, abs=1e-13)
+    w = START
+    for _ in range(60):
+        w = GOLDEN.descend(w)
+    best = np.array([-0.42857142857, 0.51428571429])
+    np.testing.assert_allclose(w / np.linalg.norm(w), -best / np.linalg.norm(best), rtol=1e-10)
 
 
 def test_the_known_path_of_the_rayleigh_quotient():
@@ -45,6 +50,9 @@ def test_the_known_path_of_the_rayleigh_quotient():
         )
         assert GOLDEN.step_size(w) == pytest.approx(size, rel=1e-11)
         assert -dot(MEAN, w) / GOLDEN.length(w) == pytest.approx(length, abs=1e-11)
+        slope = GOLDEN.rayleigh_gradient(w)
+        identity = GOLDEN.length(w) ** 2 * dot(slope, np.linalg.solve(SECOND, slope)) / (4 * abs(GOLDEN.rayleigh(w)))
+        assert identity == pytest.approx(GOLDEN.rayleigh(w) - GOLDEN.lowest, abs=5e-16)
         w = GOLDEN.descend(w)
 
 

@@ -177,28 +177,76 @@ def test_bad_options_of_clipping_are_one_clear_line(options, said):
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_against_timms_where_it_is_installed():
-    """Units of matrices and convolutions are the same; (out, 1, 1, 1) gains and three dimensions are not."""
+SAME_EVERYWHERE = {  # weight and gradient: what all public forms have the same units of
+    "convolution": convolution(),
+    "matrix": (tensor([[3, 4], [0.3, 0.4]]), tensor([[0.6, 0.8], [0.006, 0.008]])),
+    "vector": (tensor([1, 2, 2]), tensor([0.3, 0, 0.4])),
+    "scalar at 0": (tensor(0.0), tensor(-5.0)),
+    "no gradient": (tensor([[0, 0], [1, 1]]), tensor([[0.0, 0], [0, 0]])),
+}
+
+
+def of_timm(weight, gradient, clipping=0.01):
     theirs = pytest.importorskip("timm.utils.agc")
-    weight, gradient = convolution()
-    parameter = nn.Parameter(weight)
+    parameter = nn.Parameter(weight.clone())
     parameter.grad = gradient.clone()
-    theirs.adaptive_clip_grad([parameter], clip_factor=0.01, eps=1e-3)
-    clip(weight, gradient, 0.01, 1e-3)
-    torch.testing.assert_close(parameter.grad, gradient)
-    gains = nn.Parameter(tensor([1.0, 2, 2]).view(3, 1, 1, 1))
-    gains.grad = tensor([0.3, 0, 0.4]).view(3, 1, 1, 1)
-    theirs.adaptive_clip_grad([gains], clip_factor=0.01, eps=1e-3)
-    torch.testing.assert_close(gains.grad.flatten(), tensor([0.01, 0, 0.02]))
+    theirs.adaptive_clip_grad([parameter], clip_factor=clipping, eps=1e-3)
+    return parameter.grad
 
 
-def test_against_optaxs_where_it_is_installed():
-    """Its layout is height, width, in, out; what stands here first is last there."""
-    optax, numpy = pytest.importorskip("optax"), pytest.importorskip("numpy")
-    weight, gradient = convolution()
-    weight, gradient = weight.float(), gradient.float()
-    update, _ = optax.adaptive_grad_clip(0.01).update(
-        numpy.asarray(gradient.permute(2, 3, 1, 0)), optax.EmptyState(), numpy.asarray(weight.permute(2, 3, 1, 0))
-    )
-    clip(weight, gradient, 0.01, 1e-3)
-    torch.testing.assert_close(torch.from_numpy(numpy.array(update)).permute(3, 2, 0, 1), gradient)
+def of_optax(weight, gradient, clipping=0.01):
+    """In its layout, where the outputs come last; arrays of three dimensions as they are."""
+    optax = pytest.importorskip("optax")
+    axes = {2: (1, 0), 4: (2, 3, 1, 0), 5: (2, 3, 4, 1, 0)}.get(weight.dim(), tuple(range(weight.dim())))
+    weight, gradient = (value.permute(axes).float().numpy() for value in (weight, gradient))
+    found, _ = optax.adaptive_grad_clip(clipping).update(gradient, optax.EmptyState(), weight)
+    back = [axes.index(axis) for axis in range(len(axes))]
+    return torch.tensor(found.tolist(), dtype=torch.float64).permute(back)
+
+
+@pytest.mark.parametrize("clipping", [0.01, 0.16])
+@pytest.mark.parametrize("case", SAME_EVERYWHERE)
+@pytest.mark.parametrize("theirs", [of_timm, of_optax])
+def test_against_other_implementations_where_they_are_installed(theirs, case, clipping):
+    weight, gradient = SAME_EVERYWHERE[case]
+    expected = theirs(weight, gradient, clipping)
+    clip(weight, ours := gradient.clone(), clipping, 1e-3)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_where_timms_units_are_others():
+    """It takes gains of shape (out, 1, 1, 1) one by one, sums over the last two of three dimensions, and knows five."""
+    gains, gradient = tensor([1.0, 2, 2]).view(3, 1, 1, 1), tensor([0.3, 0, 0.4]).view(3, 1, 1, 1)
+    torch.testing.assert_close(of_timm(gains, gradient).flatten(), tensor([0.01, 0, 0.02]))
+    weight = torch.arange(1, 9).double().view(2, 2, 2)
+    expected = tensor([0.027386127875, 0.065954529791]).view(2, 1, 1).expand(2, 2, 2)
+    torch.testing.assert_close(of_timm(weight, torch.ones_like(weight)), expected, rtol=1e-10, atol=0)
+    volume = torch.arange(1, 33).double().view(2, 2, 2, 2, 2)
+    lengths = volume.flatten(1).norm(dim=1).view(2, 1, 1, 1, 1)
+    expected = (0.01 * lengths / 4).expand(2, 2, 2, 2, 2)
+    torch.testing.assert_close(of_timm(volume, torch.ones_like(volume)), expected)
+
+
+def test_where_optaxs_units_are_others():
+    """Gains and three dimensions are as here; it knows five."""
+    gains, gradient = tensor([1.0, 2, 2]).view(3, 1, 1, 1), tensor([0.3, 0, 0.4]).view(3, 1, 1, 1)
+    torch.testing.assert_close(of_optax(gains, gradient).flatten(), tensor([0.018, 0, 0.024]))
+    weight = torch.arange(1, 9).double().view(2, 2, 2)
+    clip(weight, ours := torch.ones_like(weight), 0.01, 1e-3)
+    torch.testing.assert_close(of_optax(weight, torch.ones_like(weight)), ours, rtol=1e-6, atol=0)
+    volume = torch.arange(1, 33).double().view(2, 2, 2, 2, 2)
+    lengths = volume.flatten(1).norm(dim=1).view(2, 1, 1, 1, 1)
+    expected = (0.01 * lengths / 4).expand(2, 2, 2, 2, 2)
+    torch.testing.assert_close(of_optax(volume, torch.ones_like(volume)), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet20"])
+def test_the_classifier_is_what_timm_exempts(name):
+    """It leaves out the last two parameters, whatever they are."""
+    models = pytest.importorskip("timm.models")
+    net = network(name, width=1 / 32)
+    for parameter in net.parameters():
+        parameter.grad = torch.full_like(parameter, 10.0)
+    build(net.parameters(), exempt="classifier").step()
+    clipped_here = {parameter for parameter in net.parameters() if (parameter.grad != 10).any()}
+    assert clipped_here == {*models.model_parameters(net, exclude_head=True)}

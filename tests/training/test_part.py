@@ -10,6 +10,9 @@ from test_loop import EVERYTHING, config, record_bytes, rows, same_weights, weig
 from icsbench import training
 from icsbench.config import options_of, probes_options
 from icsbench.errors import IcsbenchError
+from icsbench.members import member
+from icsbench.models import Model
+from icsbench.norms import Norm
 from icsbench.training.optimizers.project import ProjectOptions
 from icsbench.training.part import trained_part
 
@@ -49,6 +52,18 @@ def test_random_weights_are_as_many_in_every_layer_and_of_the_seed():
     for seed, same in ((0, True), (1, False)):
         others = [p.trained_entries for p in part("random", seed, width=1 / 16)[1]]
         assert all(torch.equal(a, b) for a, b in zip(masks, others, strict=True)) == same
+
+
+@pytest.mark.parametrize("train", ["affine", "random"])
+def test_an_output_layer_that_has_a_norm_is_trained_whole_where_asked(train):
+    norm = member("norms", Norm, "bn_last").bound(options_of("norm", "bn_last", at="output"))
+    for output in (False, True):
+        build, options = member("models", Model, "mlp").build, options_of("model", "mlp", depth=2, units=8)
+        model = build(options, norm, shape=(1, 8, 8), num_classes=10, seed=0)
+        chosen = trained_part(model, options_of("optim", train=train, train_output=output), 0)
+        _, last = model.layers()[-1]
+        assert count(chosen) == (sum(p.numel() for p in last.parameters()) if output else 20)
+        assert len({id(p) for p in chosen}) == len(chosen)
 
 
 def run_of(tmp_path, train, output=False, **changes):

@@ -7,12 +7,15 @@ one of which a seed has in each setting.
 import math
 from functools import partial
 
+from icsbench.analysis.claims.bn_parts import of_ghosts
 from icsbench.analysis.claims.contract import Claim, Measure, Measured, Part
 from icsbench.analysis.claims.networks import per_network
 from icsbench.analysis.claims.paired import paired, runs_of
 from icsbench.analysis.claims.texts import A_FIFTH, BY_A_FIFTH
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.lab import LabRows, rows_of
+from icsbench.analysis.quantities.protocols import OWN, final_accuracy
+from icsbench.analysis.statistics import positive_ratio
 from icsbench.record.reader import Run
 
 WU_YUN_SRA = "Wu et al. 2023"
@@ -29,17 +32,15 @@ def _end(rows: LabRows, key: str, norm: str, order: str) -> float:
 
 def _against_theory(order: str, rows: LabRows) -> float:
     """How far an order ends from reshuffling, with BN, over the distance of the minima."""
-    measured, theory = (_end(rows, f"{theory}from_reshuffled", "bn", order) for theory in ("", "theory_"))
-    return measured / theory
+    return positive_ratio(*(_end(rows, f"{theory}from_reshuffled", "bn", order) for theory in ("", "theory_")))
 
 
 def _without_bn(rows: LabRows) -> float:
-    none, bn = (_end(rows, "from_reshuffled", norm, "shuffle_once") for norm in ("none", "bn"))
-    return none / bn
+    return positive_ratio(*(_end(rows, "from_reshuffled", norm, "shuffle_once") for norm in ("none", "bn")))
 
 
 def _once_over_again(key: str, norm: str, rows: LabRows) -> float:
-    return _end(rows, key, norm, "shuffle_once") / _end(rows, key, norm, "reshuffle")
+    return positive_ratio(*(_end(rows, key, norm, order) for order in ("shuffle_once", "reshuffle")))
 
 
 def _loss_growth(order: str, rows: LabRows) -> float:
@@ -49,7 +50,7 @@ def _loss_growth(order: str, rows: LabRows) -> float:
     early = steps <= steps.max() / 10
     if not early.any():
         raise NotMeasured(f"{rows.run.path} has no row within the first tenth of its epochs")
-    return float(loss[steps.argmax()] / loss[steps == steps[early].max()][0])
+    return positive_ratio(float(loss[steps.argmax()]), float(loss[steps == steps[early].max()][0]))
 
 
 _LINEAR = (
@@ -63,7 +64,7 @@ SHUFFLED_ONCE_ENDS_ELSEWHERE = Claim(
     statement="With BN, batches shuffled once lead SGD to another minimum than batches reshuffled in every epoch; "
     "without BN to the same one.",
     by=WU_YUN_SRA,
-    where="WYS section 3",
+    where="WYS, regression",
     parts=(
         *(
             Part(
@@ -104,7 +105,7 @@ RESHUFFLING_AVERAGES_OUT = Claim(
     statement="With BN, reshuffling averages the distortion out: it ends nearer to the minimum of the full batch than "
     "a single shuffle.",
     by=WU_YUN_SRA,
-    where="WYS section 3",
+    where="WYS, regression",
     parts=(
         Part(
             "angle_once_over_again",
@@ -139,7 +140,7 @@ SHUFFLED_ONCE_DIVERGES = Claim(
     statement="With BN, a classifier whose batches are shuffled once diverges in the loss of the full batch, where "
     "reshuffling does not.",
     by=WU_YUN_SRA,
-    where="WYS section 4",
+    where="WYS, classification",
     parts=(
         Part(
             "loss_growth_shuffle_once",
@@ -198,14 +199,13 @@ def _within(statistics: str, group: Group) -> Measured:
     """Accuracy in random batches / in batches by class with their own statistics, of BN trained on the latter."""
     return paired(
         {"bn by class": _of_order(group, "bn", "by_class")},
-        lambda run: _accuracy(run, statistics) / _accuracy(run, "batch", "by_class"),
+        lambda run: positive_ratio(_accuracy(run, statistics), _accuracy(run, "batch", "by_class")),
     )
 
 
 def _kept(statistics: str, runs: tuple[Run, ...]) -> float:
     """Accuracy in random batches of training on batches by class / on random batches."""
-    by_class, reshuffled = (_accuracy(run, statistics) for run in runs)
-    return by_class / reshuffled
+    return positive_ratio(*(_accuracy(run, statistics) for run in runs))
 
 
 def _kept_bn(group: Group) -> Measured:
@@ -215,7 +215,7 @@ def _kept_bn(group: Group) -> Measured:
 def _kept_bn_over_none(group: Group) -> Measured:
     return paired(
         _both_orders(group, "bn") | _both_orders(group, "none"),
-        lambda *runs: _kept("precise", runs[:2]) / _kept("running", runs[2:]),
+        lambda *runs: positive_ratio(_kept("precise", runs[:2]), _kept("running", runs[2:])),
     )
 
 
@@ -239,7 +239,7 @@ BATCHES_BY_CLASS_LEAK = Claim(
     statement="On batches of few classes BN leaks the classes: the network is right in such batches, and fails with "
     "the statistics of the population.",
     by=WU_JOHNSON,
-    where="WJ section 6",
+    where="WJ, leakage of information in a batch",
     parts=(
         _ratio(
             "random_over_by_class",
@@ -283,7 +283,7 @@ PRECISE_STATISTICS_HELP_EARLY = Claim(
     id="43b",
     statement="Precise population statistics beat BN's running averages early in training, and no more at its end.",
     by=WU_JOHNSON,
-    where="WJ section 3",
+    where="WJ, precise statistics",
     parts=(
         Part(
             "precise_minus_running_early",
@@ -315,4 +315,37 @@ PRECISE_STATISTICS_HELP_EARLY = Claim(
         "The paper's curves are of batches of 8,192 images, with larger rates and fewer steps in an epoch.",
     ),
     figures=("batch_statistics",),
+)
+
+
+def _own_minus_population(run: Run) -> float:
+    """Final test accuracy with the statistics of the evaluated ghost batches, minus with precise ones."""
+    return run.test_accuracy.get(OWN, math.nan) - final_accuracy(run)
+
+
+SMALL_BATCHES_ARE_INCONSISTENT = Claim(
+    id="43c",
+    statement="The smaller the ghost batches, the more a test loses by population statistics in place of their own.",
+    by=WU_JOHNSON,
+    where="WJ, inconsistency of training and test",
+    parts=(
+        Part(
+            "ghost_own_minus_precise_slope",
+            partial(of_ghosts, _own_minus_population),
+            "slope of the test accuracy with statistics of ghost batches minus with precise ones on log2 of their size",
+            ("ghost",),
+            unit="points",
+            per="doubling",
+            high=0,
+        ),
+    ),
+    margin="Any fall of the difference with the size counts, as in claim 38e. The claim was added after its study was "
+    "laid out, and before its records were made.",
+    fairness=(
+        "Control: batch, updates, images and learning rate are the same; only the size behind a statistic differs.",
+        "The ghost batches of the test are as large as those of the training, and random. Statistics of other test "
+        "images are a help that a single image does not have.",
+        "The smallest have 16 images; the paper's have 2.",
+    ),
+    figures=("scan",),
 )

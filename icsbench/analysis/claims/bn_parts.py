@@ -75,7 +75,7 @@ def _at(place: int) -> Callable[[Group, str], Runs]:
     return lambda group, norm: runs_of(group, norm, lr=_rate(group, place))
 
 
-def _of_ghosts(value: Callable[[Run], float], group: Group) -> Measured:
+def of_ghosts(value: Callable[[Run], float], group: Group) -> Measured:
     """The slope of ``value``, a fraction, in points, on log2 of the size of a ghost batch."""
     sizes = sorted({int(run.setting("norm.ghost_size")) for run in group.runs if run.regime == "ghost"})
     if len(sizes) < 3:
@@ -227,7 +227,7 @@ GHOSTS_REGULARISE = Claim(
     parts=(
         Part(
             "ghost_gap_slope",
-            partial(_of_ghosts, lambda run: last_tenth(run) - final_accuracy(run)),
+            partial(of_ghosts, lambda run: last_tenth(run) - final_accuracy(run)),
             "slope of the generalisation gap (training accuracy of the last tenth of the steps minus test accuracy on "
             "recomputed population statistics) on log2 of the ghost batch size",
             _GHOST,
@@ -237,7 +237,7 @@ GHOSTS_REGULARISE = Claim(
         ),
         Part(
             "ghost_test_slope",
-            partial(_of_ghosts, final_accuracy),
+            partial(of_ghosts, final_accuracy),
             "slope of the test accuracy on recomputed population statistics on log2 of the ghost batch size",
             _GHOST,
             unit="points",

@@ -138,7 +138,7 @@ INSTANCE_NORM_HAS_LARGE_GRADIENTS = Claim(
     statement="The smaller the groups of a norm, the larger the gradients in early layers: instance norm has the "
     "largest.",
     by=LUBANA,
-    where="L section 5",
+    where="L abstract",
     parts=(
         Part(
             "first_gradient_instance_to_group",

@@ -13,7 +13,7 @@ from icsbench.analysis.claims.texts import A_FIFTH, BJORCK, BROCK, BY_A_FIFTH, C
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities import updates
 from icsbench.analysis.quantities.protocols import final_accuracy
-from icsbench.analysis.quantities.training import trains
+from icsbench.analysis.quantities.training import largest_rate, trains
 from icsbench.analysis.quantities.updates import window_of
 from icsbench.analysis.statistics import geometric_mean, slope
 from icsbench.record.reader import Run
@@ -45,10 +45,7 @@ def largest_rates(one: dict[float, Runs], other: dict[float, Runs], names: tuple
         if not all(seed in grid for grid in grids.values()):
             left_out[seed] = "not finished at every learning rate"
             continue
-        largest = {
-            name: max((lr for lr, run in grid[seed].items() if trains(run)), default=0.0)
-            for name, grid in grids.items()
-        }
+        largest = {name: largest_rate(grid[seed].values()) for name, grid in grids.items()}
         nowhere = [name for name in reversed(names) if not largest[name]]
         if nowhere:
             left_out[seed] = f"{nowhere[0]} trains at no rate of the grid"

@@ -17,7 +17,7 @@ from icsbench.analysis.claims.texts import (
     SANTURKAR,
 )
 from icsbench.analysis.groups import Group, NotMeasured
-from icsbench.analysis.quantities.lab import rows_of
+from icsbench.analysis.quantities.exponential_rate import LAB, ROUNDING, largest_difference
 from icsbench.analysis.quantities.sharpness import settled_sharpness
 from icsbench.analysis.quantities.warmup import AT_ONCE, LINEAR, starts
 from icsbench.record.reader import Run
@@ -67,7 +67,7 @@ AS_LARGE_AS_WITH_BN = Claim(
     id="39",
     statement="Warm-up alone lets networks without BN train at BN's learning rates.",
     by=GILMER,
-    where="G abstract and section 3: warm-up and normalization keep the curvature along the path within the rate",
+    where="Gilmer abstract: warm-up can improve the stability of training just as much as BN and Fixup",
     disputed_by=f"{IOFFE}; {SANTURKAR}",
     parts=_warmup_parts("bn", "with BN and no warm-up", 1 / _HALF_A_STEP),
     margin="As large: less than half a step of the grid below, 0.71. Known when the region was fixed, of one seed "
@@ -75,8 +75,8 @@ AS_LARGE_AS_WITH_BN = Claim(
     "CIFAR-10, and VGG11 no further than 0.1, where BN still trains at 1 and 1.6.",
     fairness=(
         *_WARMUP_FAIRNESS,
-        "Gilmer et al. say that both act by the curvature; that they reach equal rates is our reading of it.",
-        "Fixup, in the residual network, is the other stand-in: it needs neither.",
+        "Gilmer et al. say that warm-up and BN make training as stable; that this means equal rates is our reading.",
+        "Fixup, in the residual network, is the other stand-in: it needs neither. Its largest rates are in the figure.",
     ),
     figures=("warmup",),
 )
@@ -85,7 +85,7 @@ LARGER_THAN_WITHOUT = Claim(
     id="39d",
     statement="Warm-up lets networks without BN train at larger learning rates than they do without it.",
     by=GILMER,
-    where="G section 3",
+    where="Gilmer abstract",
     parts=_warmup_parts("none", "without both", _HALF_A_STEP),
     margin="Larger: by more than half a step of the grid, 1.41. Known when the region was fixed, of one seed (100) "
     "and some rates: at least 0.064 against 0.004 for the residual MLP, equal for VGG11.",
@@ -145,24 +145,17 @@ SETTLES_AT_THE_EDGE = Claim(
     figures=("batch-sharpness",),
 )
 
-_ROUNDING = 2.0**-26
-"""Half of the digits of float64: the square root of its spacing at 1."""
-
 
 def _largest_difference(variant: str, group: Group) -> Measured:
     """Largest difference between the outputs of the two runs at a recorded step, of the network of each seed."""
-
-    def of_run(run: Run) -> float:
-        return float(rows_of(run).where(variant=variant)["difference"].max())
-
-    return paired({variant: runs_of(group, "exponential_rate")}, of_run)
+    return paired({variant: runs_of(group, LAB)}, partial(largest_difference, variant=variant))
 
 
 DECAY_IS_A_GROWING_RATE = Claim(
     id="39c",
     statement="Under BN, weight decay is the same as a learning rate that grows exponentially: the two runs are one.",
     by=LI_ARORA,
-    where="L&A section 2.2, the theorem on momentum and weight decay",
+    where="Li & Arora abstract: equal to BN with weight decay and momentum",
     parts=(
         Part(
             "difference_bn",
@@ -171,7 +164,7 @@ DECAY_IS_A_GROWING_RATE = Claim(
             ("exponential_rate",),
             kind="ratio",
             of="networks",
-            high=_ROUNDING,
+            high=ROUNDING,
         ),
         Part(
             "difference_none",

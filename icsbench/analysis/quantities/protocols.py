@@ -9,6 +9,7 @@ from icsbench.record.reader import Run
 
 CUSTOMARY = "running-off"
 RECALIBRATED = "recalibrated-off"
+OWN = "batch-off"
 
 
 def final_accuracy(run: Run, split: str = "test") -> float:

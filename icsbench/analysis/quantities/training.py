@@ -1,6 +1,7 @@
 """Accuracy and loss while a network is trained."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -88,6 +89,14 @@ def trains(run: Run) -> bool:
     :raises NotMeasured: the run has no training accuracy.
     """
     return run.status != "diverged" and last_tenth(run) >= schema.LEFT_CHANCE * chance_of(run)
+
+
+def largest_rate(runs: Iterable[Run]) -> float:
+    """The largest learning rate at which one of the runs ends off chance, see :func:`trains`; 0 where none does.
+
+    :raises NotMeasured: a run has no training accuracy.
+    """
+    return max((run.lr for run in runs if trains(run)), default=0.0)
 
 
 def final_loss(run: Run) -> float:

@@ -6,13 +6,13 @@ accuracy on the first ``images`` test images is measured
 =========  ============================================================================================================
 running    with BN's moving averages; the only row of a norm that keeps no statistics
 precise    with population statistics of the weights as they are, from ``recalibration_batches`` random training batches
-           (the paper's PreciseBN, section 3; Ioffe & Szegedy 2015, Algorithm 2)
+           (the paper's PreciseBN; Ioffe & Szegedy 2015, Algorithm 2)
 batch      with the statistics of the evaluated batch, as in training: of ``random`` images, and ``by_class``, of at
            most ``data.classes_per_batch`` classes, each of ``size`` images; both on the same images
 =========  ============================================================================================================
 
 A network that is trained on batches of one class can tell the class by what the batch has in common, which is leaked
-through BN's statistics (section 6); it then is right in such batches alone. ``batch`` is measured at the size of the
+through BN's statistics; it then is right in such batches alone. ``batch`` is measured at the size of the
 training's batches along the way, and at all of ``sizes`` after the last step.
 """
 

@@ -48,7 +48,8 @@ def _rows(options: EffectiveRateOptions, seed: int, network: Network) -> Iterato
     ends where its loss is not finite, and where free does, there are no others. ``rate``: ``layer``, ``depth``,
     ``effective_rate`` and ``relative_rate`` of the last update.
 
-    :raises IcsbenchError: the data have no classes, no layer has a place for a norm, or the config trains otherwise.
+    :raises IcsbenchError: the data have no classes, no layer has a weight ahead of a norm, one starts at zero, or the
+        config trains otherwise.
     """
     from icsbench.labs.effective_rate.training import rows
 
@@ -63,6 +64,8 @@ def _rows(options: EffectiveRateOptions, seed: int, network: Network) -> Iterato
             "lab effective_rate trains all parameters and projects by itself; leave out optim.train and "
             "optim.wrap.project"
         )
+    if network.config.amp or network.config.compile:
+        raise IcsbenchError("lab effective_rate trains in float32 and without a compiler; leave out amp and compile")
     return rows(network, seed)
 
 

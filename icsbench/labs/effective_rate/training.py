@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from icsbench.errors import IcsbenchError
 from icsbench.labs.contract import Row
 from icsbench.labs.effective_rate import VARIANTS
 from icsbench.labs.network import Network
@@ -33,8 +34,20 @@ class Course(NamedTuple):
 
 
 def rows(network: Network, seed: int) -> Iterator[Row]:
-    """The rows of all variants."""
+    """The rows of all variants.
+
+    :raises IcsbenchError: no layer has a weight ahead of a norm, or one starts at zero.
+    """
     model = network.untrained()
+    weights, of = _ahead_of_norm(model.parameters()), f"norm={network.config.norm.name}"
+    if not weights:
+        raise IcsbenchError(f"lab effective_rate: with {of} no weight is ahead of a place for a norm; choose norm=bn")
+    if not _lengths(weights).all():
+        raise IcsbenchError(f"lab effective_rate: {of} starts a weight at zero, of no length to keep; choose norm=bn")
+    return _of_variants(network, model, seed)
+
+
+def _of_variants(network: Network, model: Net, seed: int) -> Iterator[Row]:
     layers = [path for path, block in model.layers() if _ahead_of_norm(block.transform.parameters())]
     free = course(network, model)
     yield from _of_training("free", free, network.config.log_every)

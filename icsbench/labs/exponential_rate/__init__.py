@@ -8,7 +8,7 @@ with the constant rate eta, momentum gamma and weight decay lambda, ::
 has a twin without weight decay. Let alpha be the larger root of ``x^2 - (1 + gamma - lambda eta) x + gamma = 0``, which
 is real for ``lambda eta <= (1 - sqrt(gamma))^2``; without momentum it is ``1 - lambda eta``. Then ``u_t = w_t /
 alpha^t`` is the sequence of SGD with the same gamma, no weight decay, and the rate ``eta_t = eta alpha^(-2t-1)``, from
-``u_0 = w_0`` and ``v_0 = -(1 - alpha) w_0 / (eta alpha)`` (Li & Arora 2020, section 2.2).
+``u_0 = w_0`` and ``v_0 = -(1 - alpha) w_0 / (eta alpha)``.
 
 In one line: ``w_t+1 = (1 + gamma - lambda eta) w_t - gamma w_t-1 - eta g(w_t)`` with ``w_-1 = w_0``; put ``alpha^t
 u_t`` for w_t, divide by ``alpha^(t+1)``, and use the equation of alpha. The start v_0 is what ``w_-1 = w_0`` becomes.
@@ -76,7 +76,7 @@ def shrinking(lr: float, momentum: float, weight_decay: float) -> float:
     It is at most 1 and, without momentum, ``1 - weight_decay lr``.
     """
     total = 1 + momentum - weight_decay * lr
-    return (total + math.sqrt(total**2 - 4 * momentum)) / 2
+    return (total + math.sqrt(max(total**2 - 4 * momentum, 0.0))) / 2  # at the bound, rounding may leave less than 0
 
 
 def _rows(options: ExponentialRateOptions, seed: int) -> Iterator[Row]:

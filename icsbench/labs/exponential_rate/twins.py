@@ -72,9 +72,10 @@ class Twins:
 def rows(options: ExponentialRateOptions, seed: int) -> Iterator[Row]:
     """A row for each recorded step and variant.
 
-    ``difference`` is ``|f - f'| / (|f| + |f'|)`` over the logits f and f' of both runs on fixed images, 1 where one is
-    not finite; ``loss_decay`` and ``loss_growth`` are the losses there, missing where not finite. ``length_ratio`` is
-    ``|u| / |w|`` of all weights, by theory ``alpha^-step``; ``rate`` that of the twin's next update.
+    ``difference`` is ``|f - f'| / (|f| + |f'|)`` over the logits f and f' of both runs on fixed images: 0 where both
+    are 0, 1 where one is not finite. ``loss_decay`` and ``loss_growth`` are the losses there, missing where not
+    finite. ``length_ratio`` is ``|u| / |w|`` of all weights, by theory ``alpha^-step``; ``rate`` that of the twin's
+    next update.
     """
     data = load_dataset("digits8", None, _HELD_OUT)
     mean, std = data.normalization()
@@ -98,7 +99,8 @@ def _compared(twins: Twins, x: Tensor, y: Tensor, number: int) -> Row:
     with torch.no_grad():
         f, g = twins.outputs(twins.w, x), twins.outputs(twins.u, x)
         losses = {"loss_decay": F.cross_entropy(f, y).item(), "loss_growth": F.cross_entropy(g, y).item()}
-        difference = ((f - g).norm() / (f.norm() + g.norm())).item()
+        size = (f.norm() + g.norm()).item()
+        difference = (f - g).norm().item() / size if size else 0.0
         lengths = [math.hypot(*(weight.norm().item() for weight in of)) for of in (twins.w, twins.u)]
     row: Row = {"difference": difference if math.isfinite(difference) else 1.0, "rate": twins.rate(number)}
     row |= {key: loss for key, loss in losses.items() if math.isfinite(loss)}

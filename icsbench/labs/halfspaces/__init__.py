@@ -20,7 +20,8 @@ A row is a problem under a method. ``step``: gradients until the tolerance (thos
 ``gradient``: the norm of the gradient number 1, ... of the list ``at``. ``rate``: the factor per gradient, fitted to
 the second half, in logarithms, of the way from the first gradient to the tolerance; ``steadiness``: the exponent of its
 later half over that of its earlier half. ``theory_rate``: 1 - mu / L of the problem. ``worst_over_bound``, of gdnp on
-Gaussian data: the largest gap of the Rayleigh quotient over the bound of Theorem 1. ``factor``, of gd_best: the step.
+Gaussian data: the largest gap of the Rayleigh quotient over the bound of Theorem 1, until that is 1e-9 of the first
+gap and rounding decides. ``factor``, of gd_best: the step, times the safe one.
 """
 
 from collections.abc import Iterator

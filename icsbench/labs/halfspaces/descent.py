@@ -109,9 +109,9 @@ def gdnp(objective: Objective, w: Floats, *, halvings: int = 60, printed: bool =
         gradient = objective.gradient(weights)
         yield Evaluation(weights, gradient)
         h = step_divisor(objective, v, weights, printed)
+        h = np.where(h == 0, np.inf, h)  # no step, as in the algorithm
         normal = gradient - (dot(v, gradient) / length**2)[..., None] * times(moments.second, v)
-        moved = v + (length**2 / (moments.largest * h))[..., None] * normal  # v - s df/dv, df/dv = g / |v|_S normal
-        v = np.where((h != 0)[..., None], moved, v)
+        v = v + (length**2 / (moments.largest * h))[..., None] * normal  # v - s df/dv, df/dv = g / |v|_S normal
         g = bisected(objective, v / moments.length(v)[..., None], halvings)
 
 

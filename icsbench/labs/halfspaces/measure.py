@@ -42,8 +42,8 @@ class Way(NamedTuple):
     """What a method did: norms of its gradients (evaluations, n), and where it ended (n, d)."""
 
     gradients: Floats
-    worst_over_bound: Floats | None
     end: Floats
+    worst_over_bound: Floats | None = None
     factor: Floats | None = None
 
 
@@ -111,7 +111,11 @@ def _ways(options: HalfspacesOptions, of: Problems) -> dict[str, Way]:
         "weight_norm": partial(weight_normalized, halvings=options.halvings),
         "bn": at_once,
     }
-    ways = {name: _follow(of, method, options.tolerance, options.evaluations) for name, method in methods.items()}
+    in_theory = "gdnp" if isinstance(of.objective, Halfspace) else ""
+    ways = {
+        name: _follow(of, method, options.tolerance, options.evaluations, bounded=name == in_theory)
+        for name, method in methods.items()
+    }
     return ways | {"gd_best": with_best_step(of, options.tolerance, len(ways["gd"].gradients))}
 
 
@@ -132,23 +136,27 @@ def with_best_step(of: Problems, tolerance: float, most: int) -> Way:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a method that diverges is not first
-def _follow(of: Problems, method: Method, tolerance: float, most: int) -> Way:
-    """Until the slowest problem is at the tolerance. All methods start at the start divided by its length."""
+def _follow(of: Problems, method: Method, tolerance: float, most: int, *, bounded: bool = False) -> Way:
+    """Until the slowest problem is at the tolerance. All methods start at the start divided by its length.
+
+    ``bounded``: whether its gaps are set beside the bound of Theorem 1.
+    """
     moments = of.objective.moments
     start = of.start / moments.length(of.start)[:, None]
-    first_gap = moments.rayleigh(start) - moments.lowest
+    lowest = moments.lowest
+    first_gap = moments.rayleigh(start) - lowest
     gradients, worst = [], np.zeros(len(start))
     reached, end = np.zeros(len(start), bool), start
     for step, (weights, gradient) in enumerate(islice(method(of.objective, start), most)):
         gradients.append(np.linalg.norm(gradient, axis=-1))
-        bound = moments.rate ** (2 * step)
-        gap = (moments.rayleigh(weights) - moments.lowest) / first_gap
-        if step:
+        if bounded and step:
+            bound = moments.rate ** (2 * step)
+            gap = (moments.rayleigh(weights) - lowest) / first_gap
             worst = np.where(bound > 1e-9, np.maximum(worst, gap / np.maximum(bound, 1e-9)), worst)
         reached, end = reached | (gradients[-1] < tolerance), weights
         if reached.all():
             break
-    return Way(np.array(gradients), worst if isinstance(of.objective, Halfspace) else None, end)
+    return Way(np.array(gradients), end, worst if bounded else None)
 
 
 def _described(options: HalfspacesOptions, of: Problems, ways: dict[str, Way]) -> Iterator[Row]:
@@ -160,7 +168,7 @@ def _described(options: HalfspacesOptions, of: Problems, ways: dict[str, Way]) -
             row: Row = {"step": found.pop("evaluations"), "problem": problem, "objective": of.name}
             row |= {"condition": of.condition, "method": method, **found}
             row["theory_rate"] = float(moments.rate[problem])
-            if method == "gdnp" and way.worst_over_bound is not None:
+            if way.worst_over_bound is not None:
                 row["worst_over_bound"] = float(way.worst_over_bound[problem])
             if way.factor is not None:
                 row["factor"] = float(way.factor[problem])

@@ -1,7 +1,7 @@
 """Single shuffle against reshuffling, with BN and without (Wu, Yun & Sra 2023): where a linear model ends.
 
 n samples x of d independent Gaussian inputs are cut into batches of B. The model is one linear layer behind BN without
-eps, ``f(x) = w Gamma n(x)`` with a diagonal Gamma that starts as 1 (Wu et al., section 2), where n subtracts the mean
+eps, ``f(x) = w Gamma n(x)`` with a diagonal Gamma that starts as 1 (as in Wu et al.), where n subtracts the mean
 of the batch from each input and divides by its standard deviation, or does nothing (``none``). It is trained with SGD
 on the mean over the batch of ``(f - y)^2 / 2``, or for two classes y = -1, 1 of ``log(1 + exp(-y f))``, in one of three
 orders:
@@ -13,10 +13,10 @@ reshuffle      a new random permutation in every epoch (random reshuffling)
 =============  =====================================================================
 
 With BN the features of a sample depend on its batch, so each order has a risk of its own, and with a decaying step SGD
-goes to the minimum of that: of the batches at hand for the first two orders, of all batches of B samples for the third,
-(section 3 of the paper; :mod:`icsbench.labs.shuffling.optima` has the minima for the square). The minimum of the risk
-of the full batch is another one still. Without BN all four are the same. ``fixed_batches`` tells whether it is the
-order of the updates or the composition of the batches that matters.
+goes to the minimum of that: of the batches at hand for the first two orders, of all batches of B samples for the third
+(:mod:`icsbench.labs.shuffling.optima` has the minima for the square). The minimum of the risk of the full batch is
+another one still. Without BN all of these are the same. ``fixed_batches`` tells whether it is the order of the updates
+or the composition of the batches that matters.
 
 The targets of the regression are ``<v, x>`` with v uniform on the sphere plus noise; the classes are equally many and
 independent of x, so that there is nothing to learn but the batches. The step in epoch k is ``lr / (1 + k / decay)``.

@@ -1,7 +1,7 @@
 """The minima of the risks of single shuffle, reshuffling and the full batch, in closed form, for the square.
 
 Of features z of m batches, with ``M = w Gamma``, the risk ``sum ||y - M z||^2`` is least at
-``M* = (sum y z') (sum z z')^-1``, sums over the samples of all batches (Wu et al. 2023, section 3).
+``M* = (sum y z') (sum z z')^-1``, sums over the samples of all batches (Wu et al. 2023).
 """
 
 from itertools import combinations
@@ -9,6 +9,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from icsbench.errors import IcsbenchError
 from icsbench.random_networks import batch_norm
 
 
@@ -26,10 +27,20 @@ def features(x: Tensor, batches: Tensor, norm: str) -> Tensor:
 
 
 def optimum(x: Tensor, y: Tensor, batches: Tensor, norm: str) -> Tensor:
-    """M* of these batches, ``(problems, d)``; y is ``(problems, n)``."""
+    """M* of these batches, ``(problems, d)``; y is ``(problems, n)``.
+
+    :raises IcsbenchError: there is more than one, as behind BN with batches of two, which makes all features 1 or -1.
+    """
     z = features(x, batches, norm).flatten(1, 2)
     targets = y.gather(1, batches.flatten(1))
-    return torch.linalg.solve(z.mT @ z, (z.mT @ targets[..., None])[..., 0])
+    gram = z.mT @ z
+    eigenvalues = torch.linalg.eigvalsh(gram)
+    if (eigenvalues[:, 0] <= torch.finfo(z.dtype).eps * z.shape[-1] * eigenvalues[:, -1]).any():
+        raise IcsbenchError(
+            f"lab shuffling: the batches of a random problem leave its minimum open ({norm}): choose fewer lab.inputs, "
+            "more lab.samples or a larger lab.batch"
+        )
+    return torch.linalg.solve(gram, (z.mT @ targets[..., None])[..., 0])
 
 
 def every_batch(samples: int, batch: int) -> Tensor:

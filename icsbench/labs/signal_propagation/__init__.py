@@ -1,4 +1,4 @@
-"""Signal propagation plots (Brock et al. 2021a, section 3): channels of an untrained network by depth.
+"""Signal propagation plots (Brock et al. 2021a): channels of an untrained network by depth.
 
 Of the untrained network in training mode, on inputs drawn from N(0, 1), over samples and positions:
 
@@ -9,8 +9,8 @@ Of the untrained network in training mode, on inputs drawn from N(0, 1), over sa
 Both are taken of the pre-activation of every layer but the last (``layer``), and of what comes out of every residual
 block (``block``; ``step`` 0 is what goes into the first).
 
-Scalars at the ends of branches (SkipInit's, and those of ``nf``) are set to 1 for it, where nothing else is said: at 0,
-where they start, a block is the identity, and nothing propagates through a branch.
+Of a network with scalars at the ends of its branches (SkipInit's, and those of ``nf``) there are two sets of rows. In
+one they are as they start: at 0, where a block is its shortcut alone. In the other they are set to 1.
 
 With ``norm=nf`` and ``norm=bn`` the blocks of the first stage also have what theory says of infinitely wide ones
 (:mod:`icsbench.theory.rectified_walk`). Later stages have not: there half of the channels come from a branch alone.
@@ -48,6 +48,7 @@ def _rows(options: SignalPropagationOptions, seed: int, network: Network) -> Ite
 
     x = measure.noise(options.samples, network.config.data.shape, seed)
     model = network.untrained()
+    measure.seed_noise(model, seed)
     if measure.scalars_of(model):
         for row in measure.signals(model, x):
             yield row | {"scalars": "start"}

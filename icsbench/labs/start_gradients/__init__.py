@@ -1,4 +1,4 @@
-"""How large the gradients of an untrained network are, layer by layer (Lubana, Dick & Tanaka 2021, section 5).
+"""How large the gradients of an untrained network are, layer by layer (Lubana, Dick & Tanaka 2021).
 
 Of the network in training mode, on each of the first batches: ``||dL / dy_l||``, the Euclidean norm over samples,
 channels and positions of the gradient of the loss L (the mean over the batch) in the output y_l of layer l's

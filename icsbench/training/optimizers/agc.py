@@ -1,4 +1,4 @@
-"""Adaptive gradient clipping (Brock et al. 2021b, section 4), around any optimizer: ``+optim.wrap.agc.clipping=0.01``.
+"""Adaptive gradient clipping (Brock et al. 2021b), around any optimizer: ``+optim.wrap.agc.clipping=0.01``.
 
 The gradient G of a unit with weights W is scaled down to  ``clipping max(||W||, eps)``  where it is longer. It is
 clipped ahead of the optimizer, so that weight decay and momentum come after it, as in the authors' SGD.

@@ -28,12 +28,12 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Wrapper:
-    """What acts around the update of any optimizer, such as clipping (before), projection (after) and warm-up.
+    """What acts around the update of any optimizer, such as clipping (before) and projection (after).
 
     ``before`` and ``after`` are called as ``before(optimizer, options)``, where ``optimizer.param_groups`` holds
     parameters, their gradients and the learning rate of the update. Parameters of the output layer have an attribute
-    ``output``. What they keep from one update to the next is in
-    ``optimizer.state[NAME]``, as numbers, tensors, and lists and dictionaries of them: it goes into the checkpoint.
+    ``output``. What a wrapper keeps from one update to the next is in ``optimizer.state[NAME]``, as numbers, tensors,
+    and lists and dictionaries of them: it goes into the checkpoint.
 
     ``options`` is a dataclass, whose fields are the keys below ``optim.wrap.NAME``; it raises ValueError for a value
     out of range.
