@@ -131,32 +131,54 @@ Scale = Annotated[
 ]
 
 
-@app.command()
-def claims(
+class _Claims(TyperGroup):
+    """``icsbench claims RESULTS`` is ``icsbench claims judge RESULTS``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["judge", *args]
+        return super().parse_args(ctx, args)
+
+
+claims = typer.Typer(
+    cls=_Claims,
+    help="Say which claims of the debate the records support, contradict or leave open: icsbench claims RESULTS.",
+)
+app.add_typer(claims, name="claims")
+
+
+@claims.command()
+def judge(
     results: Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS")] = Path("results"),
     list_: Annotated[bool, typer.Option("--list", help="List the catalogue, without any measurement.")] = False,
-    explain: Annotated[
-        str | None, typer.Option(help="One claim in full, with the arithmetic.", metavar="ID", show_default=False)
-    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for claims.json, .csv and .md; default RESULTS.")] = None,
     scale: Scale = None,
 ) -> None:
-    """Say which claims of the debate the records support, contradict or leave open."""
+    """Judge every claim by the records: icsbench claims RESULTS means this."""
+    if not list_:
+        _claims(results, out or results, scale)
+        return
     from rich.console import Console
 
+    from icsbench.analysis.claims import all_claims
+    from icsbench.report import console
+
+    console.print_catalogue(Console(), all_claims())
+
+
+@claims.command()
+def why(
+    claim: Annotated[str, typer.Argument(help="A claim, by its id.", metavar="ID", show_default=False)],
+    results: Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS")] = Path("results"),
+    scale: Scale = None,
+) -> None:
+    """Show one claim in full, with the arithmetic of its verdict."""
     from icsbench.analysis.claims import all_claims, claim_of
     from icsbench.analysis.verdicts import judge
-    from icsbench.report import console, words
+    from icsbench.report import words
 
-    if list_ and explain is not None:
-        raise IcsbenchError("--list and --explain are two requests; give one")
-    if list_:
-        console.print_catalogue(Console(), all_claims())
-    elif explain is not None:
-        chosen = all_claims().index(claim_of(explain))
-        print(words.explain(judge(_finished(results, scale))[chosen]))
-    else:
-        _claims(results, out or results, scale)
+    chosen = all_claims().index(claim_of(claim))
+    print(words.explain(judge(_finished(results, scale))[chosen]))
 
 
 @app.command()

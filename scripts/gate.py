@@ -102,7 +102,7 @@ def read(records: Path, out: Path) -> None:
         if folder.name == "planted":
             for claim in sorted(folder.iterdir()):
                 _command("claims", str(claim), "--out", str(place / claim.name), say=place / f"{claim.name}.txt")
-                _command("claims", str(claim), "--explain", claim.name, say=place / f"{claim.name}-explained.txt")
+                _command("claims", "why", claim.name, str(claim), say=place / f"{claim.name}-explained.txt")
             continue
         _command("figures", str(folder), "--out", str(place / "figures"), say=place / "figures.txt")
         _command("claims", str(folder), "--out", str(place / "claims"), say=place / "claims.txt")

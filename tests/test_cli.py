@@ -485,7 +485,7 @@ def test_claims_of_records_the_catalogue_and_one_claim():
     assert Path("records/claims.json").exists()
     assert invoke("claims", "records", "--out", "elsewhere", "--scale", "cpu").code == 0
     assert Path("elsewhere/claims.md").read_text().count("\n|") > 20
-    explained = invoke("claims", "records", "--explain", "3")
+    explained = invoke("claims", "why", "3", "records")
     assert "Verdict: supported at scale cpu" in explained.out
     listed = invoke("claims", "--list")
     assert listed.code == 0 and "disputed by" in listed.out and "noise_control" in listed.out
@@ -495,7 +495,7 @@ def test_claims_of_records_the_catalogue_and_one_claim():
     ("arguments", "said"),
     [
         (["claims"], "results: no such folder"),
-        (["claims", "records", "--explain", "x"], "no claim 'x'; the ids are 1, 1b, 2"),
+        (["claims", "why", "x", "records"], "no claim 'x'; the ids are 1, 1b, 2"),
         (["claims", "records", "--scale", "demo"], "no run of scale demo; there are cpu"),
         (["report", "records", "--scale", "demo"], "no run of scale demo; there are cpu"),
         (["report", "nowhere"], "nowhere: no such folder"),

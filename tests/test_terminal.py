@@ -126,7 +126,7 @@ def test_what_an_encoding_lacks_is_replaced_and_files_are_utf_8(monkeypatch, enc
     plant(Path("réc"), claim_of("3").parts[0], [1.0, 1.02, 0.98, 1.01, 0.99, 1.0])
     records(updates=("landscape",))
     shown = {}
-    for arguments in ("claims réc", "claims réc --explain 3", "figures records --out réc", "claims --list"):
+    for arguments in ("claims réc", "claims why 3 réc", "figures records --out réc", "claims --list"):
         with open("out", "w", encoding=encoding) as out:
             assert on_streams(monkeypatch, out, *arguments.split()) == Result(0, "", "")
         shown[arguments] = Path("out").read_text(encoding=encoding)

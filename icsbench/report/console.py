@@ -45,7 +45,7 @@ def print_claims(console: Console, verdicts: Sequence[Verdict]) -> None:
         table.add_row(Text(v.claim.id), verdict, Text(v.claim.statement), Text("\n".join(filter(None, measured))))
     console.print(table)
     console.print()
-    for line in (words.summary_line(verdicts), "icsbench claims RESULTS --explain ID shows one in full."):
+    for line in (words.summary_line(verdicts), "icsbench claims why ID RESULTS shows one in full."):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -102,7 +102,7 @@ def test_a_claim_of_another_package_is_judged_and_reported(installed, records):
 
     listed = invoke("claims", "--list")
     assert any(line.startswith("9c") and "my_study" in line for line in listed.out.splitlines())
-    explained = invoke("claims", str(records), "--explain", "9C").out
+    explained = invoke("claims", "why", "9C", str(records)).out
     assert "Part 1: test accuracy, mine minus none." in explained and "Verdict: supported at scale cpu" in explained
 
     assert invoke("report", str(records)).code == 0
