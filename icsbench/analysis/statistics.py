@@ -205,6 +205,15 @@ def binomial_test(values: ArrayLike, low: float, high: float) -> Place:
     return Place(max(beyond(low, 1), beyond(high, -1)), beyond(low, -1), beyond(high, 1))
 
 
+def binomial_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """The share of ones among n zeros and ones, (n,), and its exact interval (Clopper & Pearson 1934)."""
+    from scipy.stats import binomtest
+
+    sample = np.asarray(values, dtype=np.float64)
+    low, high = binomtest(int(sample.sum()), len(sample)).proportion_ci(level)
+    return Interval(float(sample.mean()), float(low), float(high), len(sample))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down p-values of m tests: the k-th smallest is ``max over j <= k of (m - j + 1) p_(j)``, at most 1.
 

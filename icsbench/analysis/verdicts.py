@@ -1,11 +1,8 @@
 """From run records to verdicts: which claims the measurements support, contradict or leave open.
 
-A part of a claim says that the mean over seeds lies in a region. Its one-sided t-tests (``student_t_test``) give a
-p-value of "inside", "below" and "above". A claim is supported if every part lies inside (p: the largest of their
-p-values) and contradicted if one lies outside (p: the smallest of theirs times their number). The smaller of the two,
-doubled because either verdict could have come out, is the p-value of the claim; it is corrected by Holm over all
-measured claims of a report. The verdict stands where that p-value is at most 0.05 and every part has at least six
-seeds. The p-value of exact sign flips is computed beside it as a check.
+A part of a claim says that the mean over seeds lies in a region. Tests of where it lies (``student_t_test``, for counts
+``binomial_test``) give a p-value of "inside", "below" and "above"; :mod:`icsbench.analysis.decision` makes verdicts of
+them. The p-value of exact sign flips is computed beside Student's t, and has to agree with it where the rule says so.
 """
 
 import math
@@ -16,12 +13,15 @@ from typing import Any, Literal
 
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Part
+from icsbench.analysis.decision import EXPLORATORY, LEVEL, PValues, Rule, Tested, both, of_parts
+from icsbench.analysis.decision import decide as decide_family
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.analysis.statistics import (
     MOST_FOR_SIGN_FLIPS,
     Interval,
     Place,
-    holm,
+    binomial_interval,
+    binomial_test,
     mean_interval,
     seeds_needed,
     sign_flip_test,
@@ -31,9 +31,7 @@ from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run
 from icsbench.record.seal import SEAL, broken
 
-LEVEL = 0.05
-"""The chance of any false verdict in a report, at most."""
-FEWEST_SEEDS = 6
+FEWEST_SEEDS = EXPLORATORY.least
 """With fewer pairs of seeds no verdict: the exact test of five cannot reach 0.05 (its floor is 1/16)."""
 
 Outcome = Literal["supported", "contradicted", "inconclusive", "not measured"]
@@ -62,20 +60,34 @@ class Finding:
         """Mean over the seeds and its 95 % t-interval; NaN where there is no value."""
         if not self.values:
             return Interval(math.nan, math.nan, math.nan, 0)
-        mean, low, high, n = mean_interval(self._averaged)
+        mean, low, high, n = (binomial_interval if self.part.kind == "count" else mean_interval)(self._averaged)
         return Interval(_displayed(self.part, mean), _displayed(self.part, low), _displayed(self.part, high), n)
 
     @property
     def place(self) -> Place:
-        """Where the mean lies, by Student's t."""
-        return student_t_test(self._averaged, *_region(self.part))
+        """Where the mean lies, by Student's t; of counts by the exact binomial test."""
+        test = binomial_test if self.part.kind == "count" else student_t_test
+        return test(self._averaged, *_region(self.part))
 
     @property
     def sign_flip(self) -> Place:
-        """The same by exact sign flips; NaN for more seeds than it can be done for."""
-        if len(self.values) > MOST_FOR_SIGN_FLIPS:
+        """The same by exact sign flips; NaN for more seeds than it can be done for, and for counts."""
+        if len(self.values) > MOST_FOR_SIGN_FLIPS or self.part.kind == "count":
             return Place(math.nan, math.nan, math.nan)
         return sign_flip_test(self._averaged, *_region(self.part))
+
+    def tested(self, rule: Rule) -> Place | None:
+        """Where the mean lies by the tests of a rule; None where there are too few values for it."""
+        if self.missing or len(self.values) < rule.least:
+            return None
+        if rule.exact and not math.isnan(self.sign_flip.inside):
+            return both(self.place, self.sign_flip)
+        return self.place
+
+    @property
+    def measurement(self) -> tuple[Any, ...]:
+        """What tells one measurement from another: the values."""
+        return tuple(self.values.items()) or (self.part.name,)
 
     @property
     def side(self) -> Side:
@@ -99,9 +111,9 @@ class Finding:
         """Whether the t-test and the exact sign flips of this part fall on two sides of 0.05."""
         return _disagree(self.p, self.p_sign_flip, len(self.values))
 
-    def seeds_needed(self, tests: int) -> int | None:
-        """How many seeds would probably settle this part if it had the smallest p-value of so many tests."""
-        return seeds_needed(self._averaged, *_region(self.part), LEVEL / 2 / tests)
+    def seeds_needed(self, level: float) -> int | None:
+        """How many seeds would probably settle this part at a one-sided level."""
+        return seeds_needed(self._averaged, *_region(self.part), level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,35 +163,53 @@ def judge(runs: Sequence[Run], claims: Sequence[Claim] | None = None) -> list[Ve
     return decide(measured)
 
 
-def decide(measured: Sequence[tuple[Claim, Sequence[Finding]]]) -> list[Verdict]:
-    """The verdicts on claims whose parts have been measured: pure arithmetic on the values per seed."""
-    summaries = [_Summary(claim, findings) for claim, findings in measured]
-    adjusted = holm([summary.p for summary in summaries])
-    tests = sum(not math.isnan(p) for p in adjusted)
-    return [_verdict(summary, p_holm, tests) for summary, p_holm in zip(summaries, adjusted, strict=True)]
+def decide(
+    measured: Sequence[tuple[Claim, Sequence[Finding]]], rule: Rule = EXPLORATORY, members: int | None = None
+) -> list[Verdict]:
+    """The verdicts on claims whose parts have been measured: pure arithmetic on the values per seed.
+
+    ``members``: how many the family has, where it has others that are not measured (yet).
+    """
+    tested = [
+        Tested(
+            tuple(finding.tested(rule) for finding in findings),
+            frozenset(finding.measurement for finding in findings),
+        )
+        for _, findings in measured
+    ]
+    found = decide_family(tested, members)
+    family = max(members or 0, len({of.measurements for of, p in zip(tested, found, strict=True) if p.p == p.p}))
+    return [
+        _verdict(_Summary(claim, tuple(findings), of.places, p, rule, family))
+        for (claim, findings), of, p in zip(measured, tested, found, strict=True)
+    ]
 
 
+@dataclass(frozen=True, eq=False)
 class _Summary:
-    """The p-values of a claim as a whole."""
+    """A claim with its tests."""
 
-    def __init__(self, claim: Claim, findings: Sequence[Finding]) -> None:
-        self.claim, self.findings = claim, tuple(findings)
-        self.complete = bool(findings) and not any(finding.missing for finding in findings)
-        self.n = min((len(finding.values) for finding in findings), default=0)
-        # Fewer seeds cannot lead to a verdict, so the correction does not count their claims.
-        self.tested = self.complete and self.n >= FEWEST_SEEDS
-        places = [finding.place for finding in findings] if self.tested else []
-        self.supports, self.contradicts, self.p = _of_parts(places)
-        self.p_sign_flip = _of_parts([finding.sign_flip for finding in findings] if self.tested else [])[2]
+    claim: Claim
+    findings: tuple[Finding, ...]
+    places: tuple[Place | None, ...]
+    p: PValues
+    rule: Rule
+    family: int
+    """How many members the family has."""
 
+    @property
+    def n(self) -> int:
+        """The fewest values behind a part."""
+        return min((len(finding.values) for finding in self.findings), default=0)
 
-def _of_parts(places: Sequence[Place]) -> tuple[float, float, float]:
-    """p-values: every part lies inside; one lies outside; the two-sided one of both. NaN without parts, or tests."""
-    if not places or any(math.isnan(place.inside) for place in places):
-        return math.nan, math.nan, math.nan
-    supports = max(place.inside for place in places)
-    contradicts = min(1.0, len(places) * min(min(place.below, place.above) for place in places))
-    return supports, contradicts, _two_sided(supports, contradicts)
+    @property
+    def outside(self) -> list[tuple[int, Finding, Place]]:
+        """Those parts that lie outside of their regions, so that the claim is contradicted, with their numbers."""
+        return [
+            (number, finding, place)
+            for number, (finding, place) in enumerate(zip(self.findings, self.places, strict=True), 1)
+            if place is not None and 2 * len(self.findings) * min(place.below, place.above) <= self.rule.level
+        ]
 
 
 def _disagree(p: float, p_sign_flip: float, n: int, tests: int = 1) -> bool:
@@ -194,14 +224,12 @@ def _two_sided(one: float, other: float) -> float:
     return math.nan if math.isnan(one) else min(1.0, 2 * min(one, other))
 
 
-def _verdict(summary: _Summary, p_holm: float, tests: int) -> Verdict:
+def _verdict(summary: _Summary) -> Verdict:
     claim, findings = summary.claim, summary.findings
     groups = [finding.group for finding in findings if finding.group is not None]
     runs = tuple(dict.fromkeys(run for group in groups for run in group.runs))
-    scale = str(runs[0].setting("scale")) if runs else ""
-    facts = "; ".join(dict.fromkeys(group.facts for group in groups))
     commands = map(_command, groups) if groups else (f"icsbench sweep experiment={name}" for name in claim.studies[:1])
-    verdict, speaks_for, reason, needed = _outcome(summary, p_holm, tests)
+    verdict, speaks_for, reason, needed = _outcome(summary)
     return Verdict(
         claim=claim,
         verdict=verdict,
@@ -209,12 +237,12 @@ def _verdict(summary: _Summary, p_holm: float, tests: int) -> Verdict:
         reason=reason,
         findings=findings,
         n=summary.n,
-        p=summary.p,
-        p_holm=p_holm,
-        p_sign_flip=summary.p_sign_flip,
+        p=summary.p.p,
+        p_holm=summary.p.corrected,
+        p_sign_flip=of_parts([f.sign_flip if f.tested(summary.rule) else None for f in findings])[2],
         seeds_needed=needed,
-        scale=scale,
-        facts=facts,
+        scale=str(runs[0].setting("scale")) if runs else "",
+        facts="; ".join(dict.fromkeys(group.facts for group in groups)),
         command="; ".join(dict.fromkeys(commands)),
         runs=runs,
     )
@@ -257,42 +285,40 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _outcome(summary: _Summary, p_holm: float, tests: int) -> tuple[Outcome, str, str, int | None]:
+def _outcome(summary: _Summary) -> tuple[Outcome, str, str, int | None]:
     """Verdict, who is right by it, why, and how many seeds would settle it."""
-    claim, findings = summary.claim, summary.findings
-    missing = list(dict.fromkeys(finding.missing for finding in findings if finding.missing))
+    claim, findings, rule = summary.claim, summary.findings, summary.rule
+    missing = "; ".join(dict.fromkeys(finding.missing for finding in findings if finding.missing))
     of = findings[0].part.of if findings else "seeds"
     if all(finding.missing for finding in findings):
-        return "not measured", "", "; ".join(missing) or f"no study yet: it needs {claim.needs}", None
-    if missing:
-        return "inconclusive", "", f"a part was not measured: {'; '.join(missing)}", None
-    if not summary.tested:
-        left_out = {seed: why for finding in findings for seed, why in finding.left_out.items()}
-        why = f", left out: {'; '.join(f'{of[:-1]} {s} ({w})' for s, w in left_out.items())}" if left_out else ""
-        few = f"{summary.n} {of} with a value{why}; {FEWEST_SEEDS} are the fewest for a verdict"
-        return "inconclusive", "", few, None if left_out else FEWEST_SEEDS
-    over = f"p = {p_holm:.2g} after Holm over {tests} claims"
+        return "not measured", "", missing or f"no study yet: it needs {claim.needs}", None
+    over = f"p = {summary.p.corrected:.2g} after Holm over {summary.family} claims"
     if without := sorted({seed for finding in findings for seed in finding.left_out}):
         over += f"; left out: {of[:-1]} {', '.join(map(str, without))}"
-    if p_holm > LEVEL:
-        needed = _settled_with(findings, tests)
-        with_more = f"about {needed} {of} would probably settle it" if needed else f"more {of} would hardly settle it"
-        return "inconclusive", "", f"{over}; {with_more}", needed
-    if summary.supports < summary.contradicts:
+    decided = summary.p.corrected <= rule.level
+    if decided and summary.p.contradicts <= summary.p.supports:
+        below = [(number, finding, place.below < place.above) for number, finding, place in summary.outside]
+        sides = dict.fromkeys(finding.part.below if lower else finding.part.above for _, finding, lower in below)
+        where = ", ".join(f"part {number} {'below' if lower else 'above'}" for number, _, lower in below)
+        return "contradicted", "; ".join(filter(None, sides)), f"outside its region: {where}; {over}", None
+    if missing:
+        return "inconclusive", "", f"a part was not measured: {missing}", None
+    if any(place is None for place in summary.places):
+        left_out = {seed: why for finding in findings for seed, why in finding.left_out.items()}
+        why = f", left out: {'; '.join(f'{of[:-1]} {s} ({w})' for s, w in left_out.items())}" if left_out else ""
+        few = f"{summary.n} {of} with a value{why}; {rule.least} are the fewest for a verdict"
+        return "inconclusive", "", few, None if left_out else rule.least
+    if decided:
         return "supported", claim.by, f"every part lies in its region; {over}", None
-    outside = [f for f in findings if min(f.place.below, f.place.above) * len(findings) <= LEVEL / 2]
-    sides = [f.part.below if f.place.below < f.place.above else f.part.above for f in outside]
-    speaks_for = "; ".join(dict.fromkeys(side for side in sides if side))
-    where = ", ".join(
-        f"part {findings.index(f) + 1} {'below' if f.place.below < f.place.above else 'above'}" for f in outside
-    )
-    return "contradicted", speaks_for, f"outside its region: {where}; {over}", None
+    needed = _settled_with(findings, rule.level / 2 / summary.family)
+    with_more = f"about {needed} {of} would probably settle it" if needed else f"more {of} would hardly settle it"
+    return "inconclusive", "", f"{over}; {with_more}", needed
 
 
-def _settled_with(findings: Sequence[Finding], tests: int) -> int | None:
-    """Seeds that would settle a claim if the means are true: for the last part inside, or the first one outside."""
+def _settled_with(findings: Sequence[Finding], level: float) -> int | None:
+    """Values that would settle a claim if the means are true: for the last part inside, or the first one outside."""
     outside = [finding for finding in findings if finding.side != "inside"]
-    needed = [finding.seeds_needed(tests * (len(findings) if outside else 1)) for finding in outside or findings]
+    needed = [finding.seeds_needed(level / (len(findings) if outside else 1)) for finding in outside or findings]
     known = [number for number in needed if number is not None]
     if outside:
         return min(known, default=None)

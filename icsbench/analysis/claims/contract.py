@@ -49,7 +49,7 @@ class Part:
     :param what: the same in words.
     :param studies: those that measure it; the first that was run counts.
     :param kind: of a ``ratio`` the logarithm is averaged, and the region is one of ratios; a ``value`` (a difference
-        of two runs of a seed, say) is averaged as it is.
+        of two runs of a seed, say) is averaged as it is; a ``count`` is 0 or 1, and the region is one of shares.
     :param unit: ``points`` are percentage points of accuracy.
     :param per: what the unit is divided by, of a slope: ``doubling``.
     :param of: what there is a number of each of: seeds, or random networks or problems, several of which a run of a lab
@@ -62,7 +62,7 @@ class Part:
     measure: Measure
     what: str
     studies: tuple[str, ...]
-    kind: Literal["ratio", "value"] = "value"
+    kind: Literal["ratio", "value", "count"] = "value"
     unit: Literal["", "points"] = ""
     per: str = ""
     of: Literal["seeds", "networks", "problems"] = "seeds"

@@ -1,0 +1,98 @@
+"""From the tests of the parts of claims to verdicts: error rates, families and looks. Pure arithmetic on p-values.
+
+A claim is supported if every part lies inside its region (p: the largest of their p-values) and contradicted if one
+lies outside (p: the smallest of theirs times the number of parts; one part is enough, whatever the others have). The
+smaller of the two, doubled because either verdict could have come out, is the p-value of the claim.
+
+Claims that rest on the same measurements are one member of the family: whichever of them is wrong, it is because the
+interval of such a measurement misses its mean. Holm's correction is over the members.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from icsbench.analysis.statistics import Place
+
+LEVEL = 0.05
+"""The chance of any false verdict in a report, at most."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How sure a verdict has to be.
+
+    ``level``: the chance of any false verdict, at most. ``exact``: whether the exact test has to agree with Student's
+    t, which holds for normal values only; ``least``: the fewest values that a part is tested with.
+    """
+
+    level: float = LEVEL
+    exact: bool = False
+    least: int = 6
+
+
+EXPLORATORY = Rule()
+"""Without a registration: Student's t, and exact sign flips beside it. The level holds for normal values."""
+
+
+class Tested(NamedTuple):
+    """A claim whose parts were tested: the place of each, None where it could not be, and what identifies them."""
+
+    places: tuple[Place | None, ...]
+    measurements: Hashable
+
+
+class PValues(NamedTuple):
+    """Of one claim: p of "every part inside", of "one outside", of either, and the last corrected; NaN: no test."""
+
+    supports: float
+    contradicts: float
+    p: float
+    corrected: float
+
+
+def both(one: Place, other: Place) -> Place:
+    """The p-values of two tests that have to agree: the larger ones."""
+    return Place(*map(max, one, other))
+
+
+def of_parts(places: Sequence[Place | None]) -> tuple[float, float, float]:
+    """P-values of "every part lies inside", of "one lies outside", and of either; NaN where no part was tested.
+
+    A part that was not tested lies inside or outside with p = 1.
+    """
+    tested = [place for place in places if place is not None and not math.isnan(place.inside)]
+    if not tested:
+        return math.nan, math.nan, math.nan
+    supports = max(place.inside for place in tested) if len(tested) == len(places) else 1.0
+    contradicts = min(1.0, len(places) * min(min(place.below, place.above) for place in tested))
+    return supports, contradicts, min(1.0, 2 * min(supports, contradicts))
+
+
+def decide(claims: Sequence[Tested], members: int | None = None) -> list[PValues]:
+    """The p-values of the claims of one family, corrected by Holm over its members.
+
+    With the smallest p-value of each member in ascending order, a claim of the k-th of m members has
+    ``(m - k + 1) p``, and at least what the members before it have.
+
+    ``members``: how many the family has in all, where it has others that are not measured (yet).
+    """
+    found = [of_parts(claim.places) for claim in claims]
+    smallest: dict[Hashable, float] = {}
+    for claim, (_, _, p) in zip(claims, found, strict=True):
+        if not math.isnan(p):
+            smallest[claim.measurements] = min(p, smallest.get(claim.measurements, math.inf))
+    factors, floors, floor = {}, {}, 0.0
+    count = max(len(smallest), members or 0)
+    for rank, member in enumerate(sorted(smallest, key=lambda member: smallest[member])):
+        factors[member], floors[member] = count - rank, floor
+        floor = max(floor, min(1.0, factors[member] * smallest[member]))
+    return [
+        PValues(supports, contradicts, p, _corrected(p, factors.get(of), floors.get(of)))
+        for (_, of), (supports, contradicts, p) in zip(claims, found, strict=True)
+    ]
+
+
+def _corrected(p: float, factor: int | None, floor: float | None) -> float:
+    return math.nan if math.isnan(p) or factor is None or floor is None else max(floor, min(1.0, factor * p))
