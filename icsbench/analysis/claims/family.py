@@ -93,7 +93,7 @@ GROUP_NORM_AT_SMALL_BATCHES = Claim(
     id="37",
     statement="Group normalization trains as well as BN at a usual batch, and better at a small one.",
     by=WU_HE,
-    where="W&H abstract, section 4.1, Table 2",
+    where="W&H abstract",
     parts=(
         Part(
             "train_group_minus_bn",
@@ -232,7 +232,7 @@ WEIGHT_NORM_HAS_MUCH_OF_THE_SPEED = Claim(
     id="37d",
     statement="Weight normalization has most of what BN gains in training, without statistics of the batch.",
     by=SALIMANS,
-    where="S&K abstract, section 5.1",
+    where="S&K abstract",
     parts=(
         Part(
             "train_weight_norm_over_halfway",
