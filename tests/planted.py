@@ -19,7 +19,7 @@ FACTORS = {
     **dict.fromkeys(("normalizer_free", "normalizer_free_plain", "clipping"), "optim.wrap"),
     **dict.fromkeys(("warmup", "warmup_plain"), "optim.warmup"),
     "affine_only": "optim.train",
-    "family_batch": "batch_size",
+    **dict.fromkeys(("family_batch", "bn_variants"), "batch_size"),
 }
 """The settings, norm and learning rate apart, in which the runs of a study differ."""
 MLP_LAYERS = [f"fc{number}" for number in range(1, 5)]
@@ -382,6 +382,23 @@ def _around_half(value):
     return {_run("bn"): {"train": 0.5 + value / 200}, _run("none"): {"train": 0.5 - value / 200}}
 
 
+def _at_size(size, one, other, name):
+    """One of them is so many points better than the other, at one size of the batch."""
+    return lambda value: {
+        _run(norm, batch_size=of): {name: 0.6 - (value / 100 if norm == other and of == size else 0)}
+        for norm in (one, other)
+        for of in (min(SIZES), max(SIZES))
+    }
+
+
+def _of_bn(norm, size, name="train"):
+    """The same against BN, of which it is the other that moves."""
+    return lambda value: {
+        key: {name: 0.6 + (value / 100 if key == _run(norm, batch_size=size) else 0)}
+        for key in _at_size(size, norm, "bn", name)(0)
+    }
+
+
 def _small_batch(value):
     """With group norm `value` points better than with BN at the smallest batch, and as good at the largest."""
     runs = {_run(norm, batch_size=max(SIZES)): {"test": 0.6} for norm in ("bn", "group")}
@@ -453,6 +470,13 @@ PLANT = {
     "train_dyt_minus_layer": _behind("dyt", "layer"),
     "train_dyt_minus_bn": _behind("dyt", "bn"),
     "train_dyt_minus_none": _behind("dyt", "none"),
+    "train_rms_minus_layer": _behind("rms", "layer"),
+    "train_rms_minus_none": _behind("rms", "none"),
+    "train_linf_bn_minus_bn_usual_batch": _of_bn("linf_bn", max(SIZES)),
+    "train_topk_bn_minus_bn_usual_batch": _of_bn("topk_bn", max(SIZES)),
+    "train_bn_minus_none_usual_batch": _at_size(max(SIZES), "bn", "none", "train"),
+    "test_renorm_minus_bn_smallest_batch": _of_bn("batch_renorm", min(SIZES), "test"),
+    "train_renorm_minus_bn_usual_batch": _of_bn("batch_renorm", max(SIZES)),
     "train_weight_norm_over_halfway": _over_halfway,
     "train_bn_minus_none_family": _around_half,
     "last_share": _last_share,

@@ -387,8 +387,15 @@ def _measure(part: Part, studies: dict[str, Group]) -> Finding:
             reasons.append(str(reason))
             continue
         used = replace(studies[study], runs=found.runs) if found.runs else studies[study]
-        return Finding(part, used, found.values, found.left_out, note=found.note)
+        unfit = {key: f"{value:g} has no logarithm" for key, value in found.values.items() if not _fits(part, value)}
+        values = {key: value for key, value in found.values.items() if key not in unfit}
+        return Finding(part, used, values, found.left_out | unfit, note=found.note)
     return Finding(part, None, {}, {}, "; ".join(reasons))
+
+
+def _fits(part: Part, value: float) -> bool:
+    """Whether the mean can take a value in: that of a ratio is geometric."""
+    return value > 0 or part.kind != "ratio"
 
 
 def _averaged(part: Part, value: float) -> float:

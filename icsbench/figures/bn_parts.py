@@ -59,7 +59,7 @@ def _caption(group: Group, endings: Sequence[Ending]) -> str:
         group,
         seeds((one.regime, one.lr, one.interval.n) for one in endings),
         "Full: training accuracy of the last tenth of the steps; open: final test accuracy, on recomputed population "
-        "statistics. Small dots are single seeds; of a run that diverged, chance.",
+        "statistics. Small dots are single seeds. Grey line: chance, which a run that diverged counts with.",
     )
 
 

@@ -37,7 +37,7 @@ class RenormOptions(BatchNormOptions):
 
 
 class BatchRenorm(RunningNorm):
-    """``gamma (r (x - mu_B) / sigma_B + d) + beta`` (Ioffe 2017, Algorithm 1), sigma_B = sqrt(variance + eps).
+    """``gamma (r (x - mu_B) / sigma_B + d) + beta`` (Ioffe 2017), sigma_B = sqrt(variance + eps).
 
     r = sigma_B / sigma, kept within 1 / r_max and r_max, and d = (mu_B - mu) / sigma, within -d_max and d_max, are
     constants for the backward pass; mu and sigma are the running mean of mu_B and of sigma_B, as they are ahead of the
@@ -69,7 +69,7 @@ class BatchRenorm(RunningNorm):
     def _correction(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         options, (running_mean, running_std) = self.options, map(self.get_buffer, self.keeps)
         since = self.get_buffer("num_batches_tracked") + 1 - options.hold
-        grown = (since / max(options.ramp, 1)).clamp(0, 1).to(std.dtype)
+        grown = (since.to(std.dtype) / max(options.ramp, 1)).clamp(0, 1)
         r_max, d_max = 1 + grown * (options.r_max - 1), grown * options.d_max
         r = torch.minimum(torch.maximum(std / running_std, 1 / r_max), r_max)
         d = torch.minimum(torch.maximum((mean - running_mean) / running_std, -d_max), d_max)

@@ -95,8 +95,8 @@ class Norm:
     The modules that it makes are found by what they can do:
 
     - One that keeps running statistics has ``reset_running_stats()``, and ``momentum``, where None stands for the plain
-      average over the batches since the reset. In training mode it normalizes by the batch and updates the statistics,
-      in eval mode it normalizes by them.
+      average over the batches since the reset, and 0 for leaving the statistics as they are. In training mode it
+      normalizes by the batch and updates the statistics, in eval mode it normalizes by them.
     - One that draws random numbers has ``generator``, which the trainer sets to a stream of its own, and ``noise``:
       None for noise in training mode only, True or False where an evaluation protocol forces it.
     - One that starts from the data has ``start_from(output)``; see :func:`start_from_data`.

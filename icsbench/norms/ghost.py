@@ -26,7 +26,7 @@ class GhostOptions(BatchNormOptions):
 
 
 class GhostBatchNorm(RunningNorm):
-    """Batch normalization of every ``ghost_size`` samples in a row on their own (Hoffer et al. 2017, Algorithm 1).
+    """Batch normalization of every ``ghost_size`` samples in a row on their own (Hoffer et al. 2017).
 
     A batch of B samples is B / ghost_size ghost batches, in the order of its samples; all share gamma and beta. Each
     updates the running statistics, one after the other, as in the authors' code, where each is a forward pass of its

@@ -6,10 +6,10 @@ does not matter. For a sample's activations x, of C channels with H x W position
     y = weight (x - mean) / sqrt(var + eps) + bias
 
 mean and the biased var are taken over a group of channels with all their positions: over all C channels (``layer``; Ba,
-Kiros & Hinton 2016, equation 3), over C / groups channels in a row (``group``; Wu & He 2018, equations 1 to 7), over a
-single channel (``instance``; Ulyanov, Vedaldi & Lempitsky 2016). ``rms`` is ``layer`` without the mean,
-``y = weight x / sqrt(mean x^2 + eps) + bias`` (Zhang & Sennrich 2019, equation 4; the bias is the neuron's). weight and
-bias are one for each channel, and start at 1 and 0.
+Kiros & Hinton 2016), over C / groups channels in a row (``group``; Wu & He 2018), over a single channel (``instance``;
+Ulyanov, Vedaldi & Lempitsky 2016). ``rms`` is ``layer`` without the mean,
+``y = weight x / sqrt(mean x^2 + eps) + bias`` (Zhang & Sennrich 2019; the bias is the neuron's). weight and bias are
+one for each channel, and start at 1 and 0.
 """
 
 from dataclasses import dataclass

@@ -157,8 +157,11 @@ class RunningNorm(nn.Module, ABC):
         """Update the running statistics, in the order of ``keeps``, by those of a batch, ``(C,)`` each.
 
         Or by those of k batches, one after the other, ``(k, C)`` each: with momentum p the running value r becomes
-        ``(1 - p)^k r + sum_j p (1 - p)^(k - j) s_j``  for j = 1 .. k, without one the plain average of all.
+        ``(1 - p)^k r + sum_j p (1 - p)^(k - j) s_j``  for j = 1 .. k, without one (None) the plain average of all. With
+        p = 0 the batches are not counted either.
         """
+        if self.momentum == 0:
+            return
         k = len(statistics[0]) if statistics[0].dim() == 2 else 1
         seen = self.get_buffer("num_batches_tracked")
         seen.add_(k)

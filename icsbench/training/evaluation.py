@@ -106,6 +106,7 @@ def accuracies(
                 model(inputs)
         for norm in norms:
             norm.training = protocol.statistics == "batch"
+            norm.momentum = 0.0  # batch renormalization reads what it follows: a batch would depend on those before it
         noise = generator.get_state()
         for name, split in filled.items():
             generator.set_state(noise)

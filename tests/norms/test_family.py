@@ -81,6 +81,22 @@ def test_a_norm_is_its_definition_forward_and_backward(norm, shape):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("norm", "shape"), [(norm, shape) for norm in TWINS for shape in (MAPS if norm == "instance" else SHAPES)]
+)
+def test_second_derivatives_are_those_of_the_definition(norm, shape):
+    module = filled(norm_module(norm, shape[1], len(shape) // 2))
+    dy = values(*shape, seed=1)
+    found = []
+    for compute in (module, lambda x: twin(norm, module, x)):
+        x = values(*shape).requires_grad_()
+        inputs = [x, *module.parameters()]
+        first = torch.autograd.grad((compute(x).tanh() * dy).sum(), inputs, create_graph=True)
+        found.append(torch.autograd.grad(sum(of.square().sum() for of in first), inputs))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+
+
 @pytest.mark.parametrize("norm", TWINS)
 def test_scale_and_shift_start_at_1_and_0_and_float32_and_memory_formats_agree(norm):
     module = norm_module(norm, 6, 2)

@@ -56,9 +56,11 @@ def _share(of: str, runs: Callable[[Group, str], Runs], accuracy: Callable[[Run]
         return (accuracy(one) - accuracy(none)) / gain if gain >= _GAIN else math.nan
 
     def measure(group: Group) -> Measured:
-        found = paired({norm: runs(group, norm) for norm in (of, "bn", "none")}, share)
-        small = {seed: f"BN gains less than two points; {why}" for seed, why in found.left_out.items()}
-        return found._replace(left_out=small)
+        parts = {norm: runs(group, norm) for norm in (of, "bn", "none")}
+        found = paired(parts, share)
+        trained = set.intersection(*map(set, parts.values()))
+        small = {seed: f"BN gains less than two points; {found.left_out[seed]}" for seed in trained & {*found.left_out}}
+        return found._replace(left_out=found.left_out | small)
 
     return measure
 
@@ -110,7 +112,7 @@ LAST_LAYER_IS_MOST = Claim(
     id="38",
     statement="BN at the last layer alone recovers most of what BN gains.",
     by=BJORCK,
-    where="B section 3",
+    where="B, the network with BN at its last layer only",
     parts=(
         Part(
             "last_share",
@@ -160,7 +162,7 @@ GRADIENT_IS_NEEDED = Claim(
     ),
     margin="Worse: by more than two points, as in claim 4." + _KNOWN,
     fairness=(
-        "The forward pass is BN's, bit for bit: the gradient is the only difference.",
+        "The forward pass is BN's, to rounding: the gradient is the only difference.",
         "Control: statistics of the first batch that stay (bn_frozen) are constants in both passes. If they do as well "
         "as BN, it is the mismatch of the two passes that hurts; if as badly, statistics have to follow the weights.",
         "The paper's argument is about steps that grow a bias without any effect on the loss; it names no size.",
@@ -223,7 +225,7 @@ GHOSTS_REGULARISE = Claim(
     id="38e",
     statement="Statistics of smaller parts of a batch regularise: the gap to the test is smaller, and the test better.",
     by=f"{HOFFER_2017}; {LUO}",
-    where="H section 4; L section 3",
+    where="H abstract; L abstract",
     parts=(
         Part(
             "ghost_gap_slope",

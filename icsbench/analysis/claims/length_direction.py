@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,7 @@ def _exponents_over_theory(rows: LabRows, *objectives: str) -> float:
 
 
 def _steadiness(rows: LabRows, *objectives: str) -> float:
+    """NaN where one did not get there, or in too few gradients for two slopes."""
     return float(_apart(rows, "steadiness", objectives).min())
 
 
@@ -75,8 +76,17 @@ def _exponents_over_gd(rows: LabRows, pick: _Pick) -> float:
     return float(np.log(mine[0]) / np.log(other[0])) if len(mine) and len(other) else math.nan
 
 
-def _part(name: str, measure: Measure, what: str, *, high: float = A_FIFTH, low: float = 0.0, above: str = "") -> Part:
-    return Part(name, measure, what, _STUDY, kind="ratio", of="problems", low=low, high=high, above=above)
+def _part(
+    name: str,
+    measure: Measure,
+    what: str,
+    *,
+    kind: Literal["ratio", "value"] = "ratio",
+    high: float = A_FIFTH,
+    low: float = 0.0,
+    above: str = "",
+) -> Part:
+    return Part(name, measure, what, _STUDY, kind=kind, of="problems", low=low, high=high, above=above)
 
 
 def _fewer(name: str, objective: str, other: str, words: str) -> tuple[Part, Part]:
@@ -94,7 +104,8 @@ def _linear(name: str, what: str, *objectives: str) -> tuple[Part, Part]:
         _part(
             f"{name}_exponent",
             _per_problem(lambda rows: _exponents_over_theory(rows, *objectives)),
-            f"exponent of the fitted decay of the gradient / ln(1 - mu/L), {what}",
+            f"exponent of the fitted decay of the gradient / ln(1 - mu/L), 0 where there was none, {what}",
+            kind="value",  # 0 has no logarithm
             low=1,
             high=math.inf,
         ),

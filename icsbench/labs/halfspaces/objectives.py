@@ -1,5 +1,6 @@
 """What the methods minimise beside halfspaces of Gaussian data: a unit of a small network, and samples of real data."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,10 @@ from icsbench.theory.largest_margin import largest_margin
 from icsbench.theory.length_direction import LOSSES, Loss, Moments, dot, moments, normal_nodes, times
 
 _SOFTPLUS = LOSSES["softplus"]
+_END = 6.5
+"""Standard deviations that the quadrature of a unit covers on either side."""
+_SPACING = 0.3
+"""Of its nodes, in ``z'w``: as softplus of tanh has poles about 1.2 off the axis, the error is exp(-2 pi 1.2 / 0.3)."""
 
 
 def gaussian_problems(random: np.random.Generator, count: int, inputs: int, condition: float) -> Moments:
@@ -64,9 +69,9 @@ class Unit:
 
     def along(self, direction: Floats) -> Callable[[Floats], Floats]:
         """df/dg along a direction."""
-        t, other, weights = self._projected(direction)
 
         def slope(g: Floats) -> Floats:
+            t, other, weights = self._projected(direction, float(np.abs(g).max()))
             bent = np.tanh(g[..., None, None] * t)
             return (expit(bent + other) * (1 - bent**2) * t * weights).sum((-1, -2))
 
@@ -81,10 +86,16 @@ class Unit:
         cross = curved * steep * (1 - other**2)
         return tuple((values * weights).sum((-1, -2)) for values in (loss * steep, own, cross))
 
-    def _projected(self, w: Floats) -> tuple[Floats, Floats, Floats]:
-        """Nodes of ``z'w`` (..., count, 1) and of ``tanh(z'other)`` (..., count, count), and their weights."""
-        nodes, weights = normal_nodes(56, 6.5)
+    def _projected(self, w: Floats, length: float = 1.0) -> tuple[Floats, Floats, Floats]:
+        """Nodes of ``z'w`` (..., n, 1) and of ``tanh(z'other)`` (..., n, m), and their weights (n, m).
+
+        They are for functions of ``length z'w``: the longer the weights, the steeper tanh, and the closer the nodes.
+        Beyond ``reach``, where no best weights are looked for, they do not come closer.
+        """
         u, second, other = self.moments.mean, self.moments.second, self.other
+        steepness = float(self.moments.length(other).max())
+        steepest = max(steepness, min(self.reach, length * float(self.moments.length(w).max())))
+        (nodes, weights), (nodes_of_other, weights_of_other) = _nodes(steepest), _nodes(steepness)
         means = dot(u, w), dot(u, other)
         variance = np.maximum(dot(w, times(second, w)) - means[0] ** 2, np.finfo(float).tiny)
         covariance = dot(w, times(second, other)) - means[0] * means[1]
@@ -93,8 +104,13 @@ class Unit:
             part[..., None, None] for part in (np.sqrt(variance), covariance / np.sqrt(variance), np.sqrt(rest))
         )
         p = means[0][..., None, None] + first * nodes[:, None]
-        r = means[1][..., None, None] + cross * nodes[:, None] + left * nodes
-        return p, np.tanh(r), weights[:, None] * weights
+        r = means[1][..., None, None] + cross * nodes[:, None] + left * nodes_of_other
+        return p, np.tanh(r), weights[:, None] * weights_of_other
+
+
+def _nodes(steepness: float) -> tuple[Floats, Floats]:
+    """Nodes and weights for N(0, 1), close enough for tanh of so many times the variable."""
+    return normal_nodes(math.ceil(2 * _END * max(1.0, steepness) / _SPACING) + 1, _END)
 
 
 @dataclass(frozen=True, eq=False)
