@@ -60,7 +60,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim as one side judged it. ``p``: after the correction. ``effects``: of the parts with a value, by measure."""
+    """A claim as one side judged it. ``p``: corrected. ``effects``: of the parts with a value, by measure."""
 
     statement: str
     verdict: Outcome
