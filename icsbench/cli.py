@@ -13,6 +13,7 @@ from icsbench.errors import IcsbenchError
 from icsbench.members import member, members
 
 if TYPE_CHECKING:
+    from icsbench.analysis.diff import Side
     from icsbench.labs.contract import Lab
     from icsbench.record.reader import Run
 
@@ -182,6 +183,34 @@ def why(
 
 
 @app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="A results folder, or a claims.json.", metavar="A", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="Another one.", metavar="B", show_default=False)],
+    md: Annotated[Path | None, typer.Option(help="Write the tables as Markdown too.", metavar="FILE")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every number as JSON too.", metavar="FILE")] = None,
+    scale: Scale = None,
+) -> None:
+    """Compare two judgements claim by claim: what agrees, drifts or contradicts, and what was done otherwise.
+
+    Records are judged anew, a claims.json is taken as it is. Where both have values of a seed, effects are compared
+    seed by seed. Exit code 3: a claim is supported on one side and contradicted on the other.
+    """
+    from rich.console import Console
+
+    from icsbench.analysis.diff import compare
+    from icsbench.report.diff import print_diff, write_diff_json, write_diff_markdown
+
+    found = compare(_judged(a, scale), _judged(b, scale))
+    print_diff(Console(), found)
+    written = [write_diff_markdown(found, md)] if md else []
+    written += [write_diff_json(found, json)] if json else []
+    if written:
+        print(f"written: {', '.join(map(str, written))}")
+    if found.flips:
+        raise typer.Exit(3)
+
+
+@app.command()
 def report(
     results: Results,
     out: Annotated[Path | None, typer.Option(help="The HTML file; default RESULTS/report.html.")] = None,
@@ -307,6 +336,15 @@ def _finished(results: Path, scale: str | None) -> "list[Run]":
     return kept
 
 
+def _judged(path: Path, scale: str | None) -> "Side":
+    from icsbench.analysis.diff import side_of
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report.files import claims_as_json, read_claims
+
+    content = claims_as_json(judge(_finished(path, scale)), path) if path.is_dir() else read_claims(path)
+    return side_of(content, str(path))
+
+
 def _claims(results: Path, out: Path, scale: str | None) -> None:
     from rich.console import Console
 
@@ -371,7 +409,10 @@ def _draw(results: Path, out: Path | None) -> None:
 
 
 def main() -> None:
-    """Entry point: what the user can put right is one line on stderr; exit 0, 1 (failed), 2 (usage), 130 (Ctrl-C)."""
+    """Entry point: what the user can put right is one line on stderr.
+
+    Exit 0, 1 (failed), 2 (usage), 3 (icsbench diff: a verdict flips), 130 (Ctrl-C).
+    """
     lost = terminal.prepare()
     code = _run()
     if why := lost():

@@ -391,6 +391,15 @@ def _below(key: str, groups: Iterable[str]) -> bool:
     return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
+def settings_of_numbers(run: Run) -> dict[str, Any]:
+    """The settings that bear on the numbers of a run, its seed among them, by dotted key; of ``amp`` the precision."""
+    return {
+        key: _compared(run, key)
+        for key in run.settings
+        if key == "seed" or not _below(key, (*_NO_NUMBERS, "data.fingerprint"))
+    }
+
+
 def _compared(run: Run, key: str) -> Any:
     return precision(run) if key == "amp" else run.settings.get(key)
 

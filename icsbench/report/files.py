@@ -5,14 +5,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from icsbench.analysis.diff import made_with
 from icsbench.analysis.files import csv_bytes, write_file
 from icsbench.analysis.groups import group_runs
 from icsbench.analysis.quantities.optimisation import optimisation_table
 from icsbench.analysis.statistics import Interval
 from icsbench.analysis.tables import result_table, run_row
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict
+from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, used_of
+from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run
-from icsbench.record.strict_json import dumps
+from icsbench.record.strict_json import dumps, loads
 from icsbench.report.markdown import claims_as_markdown, results_as_markdown, updates_as_markdown
 from icsbench.report.words import region
 
@@ -30,6 +32,23 @@ def write_claims(verdicts: Sequence[Verdict], out: Path, root: Path) -> list[Pat
         "claims.md": claims_as_markdown(verdicts).encode(),
     }
     return _write(out, contents)
+
+
+def read_claims(path: Path) -> Any:
+    """The content of a ``claims.json``.
+
+    :raises IcsbenchError: there is no such file, or it is not JSON.
+    """
+    try:
+        return loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IcsbenchError(f"{path}: no such file or folder; give a results folder or a claims.json") from None
+    except OSError as error:
+        raise IcsbenchError(
+            f"{path}: cannot be read ({error.strerror}); give a results folder or a claims.json"
+        ) from None
+    except (ValueError, RecursionError):
+        raise IcsbenchError(f"{path}: not JSON; give a results folder, or a claims.json of icsbench claims") from None
 
 
 def write_results(runs: Sequence[Run], out: Path) -> list[Path]:
@@ -85,6 +104,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def claims_as_json(verdicts: Sequence[Verdict], root: Path) -> dict[str, Any]:
     """The verdicts and all that they were computed from, as plain values; NaN and infinities become null."""
+    used = used_of(finding for verdict in verdicts for finding in verdict.findings)
     return {
         "level": LEVEL,
         "fewest_seeds": FEWEST_SEEDS,
@@ -111,6 +131,7 @@ def claims_as_json(verdicts: Sequence[Verdict], root: Path) -> dict[str, Any]:
             }
             for v in verdicts
         ],
+        "studies": {group.name: made_with(group.runs) for group in used},
     }
 
 
@@ -119,6 +140,7 @@ def _part_as_json(finding: Finding) -> dict[str, Any]:
     return {
         "measure": part.name,
         "what": part.what,
+        "study": finding.group.name if finding.group else "",
         "kind": part.kind,
         "unit": part.unit,
         "region": [_finite(part.low), _finite(part.high)],

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from icsbench.analysis.claims.contract import Part
+from icsbench.analysis.statistics import Interval
 from icsbench.analysis.verdicts import Finding, Outcome, Verdict
 
 SYMBOLS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not measured": "–"}
@@ -22,11 +23,16 @@ def effect(finding: Finding) -> str:
     """Mean and interval of a part: ``×0.84 [0.8, 0.9]`` for a ratio, ``+3.1 [2, 4] points``; empty without values."""
     if finding.missing or not finding.values:
         return ""
-    mean, low, high, n = finding.interval
-    sign = "×" if finding.part.kind == "ratio" else ""
-    form = "+.1f" if finding.part.unit == "points" else ".3g" if finding.part.kind == "ratio" else ".4f"
+    return interval(finding.interval, finding.part.kind, finding.part.unit) + _unit(finding.part)
+
+
+def interval(found: Interval, kind: str, unit: str) -> str:
+    """A mean and its interval, which one value does not have: ``×0.84 [0.8, 0.9]``, ``+3.1 [2, 4]`` of points."""
+    mean, low, high, n = found
+    sign = "×" if kind == "ratio" else ""
+    form = "+.1f" if unit == "points" else ".3g" if kind == "ratio" else ".4f"
     bounds = f" [{low:{form}}, {high:{form}}]" if n > 1 else ""
-    return f"{sign}{mean:{form}}{bounds}{_unit(finding.part)}"
+    return f"{sign}{mean:{form}}{bounds}"
 
 
 def effects(verdict: Verdict) -> list[str]:
