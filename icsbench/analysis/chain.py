@@ -119,6 +119,13 @@ def runs_behind(finding: Finding) -> list[tuple[list[int], tuple[Run, ...]]]:
     return [([*keys], behind) for behind, keys in groupby(of_key, key=of_key.__getitem__)]
 
 
+def link_of(finding: Finding, keys: Iterable[int], records: Iterable[Record] = ()) -> Link:
+    """The numbers of a part with these keys, and the records that they rest on."""
+    values = {key: finding.values[key] for key in keys if key in finding.values}
+    left_out = {key: finding.left_out[key] for key in keys if key in finding.left_out}
+    return Link(values, left_out, tuple(records))
+
+
 def origin_of(run: Run) -> Origin:
     """What a run was made of, as its record states it."""
     data = run.environment.get("data")
@@ -216,13 +223,7 @@ def _invalid(damaged: Sequence[Record]) -> str:
 
 
 def _links(finding: Finding, record: Callable[[Run], Record]) -> tuple[Link, ...]:
-    return tuple(_link(finding, keys, map(record, runs)) for keys, runs in runs_behind(finding))
-
-
-def _link(finding: Finding, keys: Iterable[int], records: Iterable[Record]) -> Link:
-    values = {key: finding.values[key] for key in keys if key in finding.values}
-    left_out = {key: finding.left_out[key] for key in keys if key in finding.left_out}
-    return Link(values, left_out, tuple(records))
+    return tuple(link_of(finding, keys, map(record, runs)) for keys, runs in runs_behind(finding))
 
 
 def _name(path: Path, root: Path) -> str:
@@ -259,8 +260,8 @@ def _committed_links(finding: Finding, records: Sequence[Record]) -> tuple[Link,
     """By seed, whose runs are those in a folder ``seed-<n>``; numbers of networks do not say which run drew them."""
     keys = sorted({*finding.values, *finding.left_out})
     if finding.part.of != "seeds":
-        return (_link(finding, keys, records),) if keys else ()
-    return tuple(_link(finding, [key], (r for r in records if r.name.endswith(f"/seed-{key}"))) for key in keys)
+        return (link_of(finding, keys, records),) if keys else ()
+    return tuple(link_of(finding, [key], (r for r in records if r.name.endswith(f"/seed-{key}"))) for key in keys)
 
 
 def _differences(verdict: Verdict, entry: Entry) -> list[str]:

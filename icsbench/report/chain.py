@@ -27,7 +27,7 @@ def chain_in_words(chain: Chain) -> str:
         if links:
             lines += ["", f"Part {number} rests on"]
             lines += [f"  {line}" for link in links for line in _link(link, finding.part.of[:-1])]
-    if chain.records:
+    if chain.records and not chain.file:
         lines += ["", "Records"]
         lines += [f"  {line}" for record in chain.records for line in _record(record)]
     checked = sum(record.checks is not None for record in chain.records)
@@ -38,9 +38,9 @@ def chain_in_words(chain: Chain) -> str:
     return "\n".join(map(printable, lines))
 
 
-def keys_in_words(keys: list[int], one: str) -> str:
-    """Neighbouring seeds, networks or problems: ``seed 3``, ``networks 0 to 31``."""
-    return f"{one} {keys[0]}" if len(keys) == 1 else f"{one}s {keys[0]} to {keys[-1]}"
+def keys_in_words(link: Link) -> str:
+    """Its seeds, networks or problems: ``3``, or ``0 to 31``."""
+    return " to ".join(map(str, dict.fromkeys((link.keys[0], link.keys[-1]))))
 
 
 def values_in_words(link: Link) -> str:
@@ -53,9 +53,10 @@ def values_in_words(link: Link) -> str:
 
 
 def _link(link: Link, one: str) -> Iterable[str]:
-    yield f"{keys_in_words(link.keys, one)}: {values_in_words(link)}"
+    yield f"{one}{'s' if len(link.keys) > 1 else ''} {keys_in_words(link)}: {values_in_words(link)}"
     for record in link.records:
-        yield f"  <- {record.name}" + (" BROKEN" if record.broken else "")
+        known = " BROKEN" if record.broken else " (not here)" if record.checks is None else ""
+        yield f"  <- {record.name}{known}"
 
 
 def _record(record: Record) -> Iterable[str]:

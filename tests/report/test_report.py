@@ -187,9 +187,11 @@ def test_a_claim_leads_to_the_row_of_each_of_its_runs(written):
     rows = {attrs["id"]: text for attrs, text in page.all("tr") if attrs.get("id", "").startswith("run-")}
     for verdict in verdicts:
         of_claim = html.split(f'<tbody id="claim-{verdict.claim.id}"')[1].split("</tbody>")[0]
-        led_to = [rows[id] for id in re.findall(r'href="#(run-\d+)"', of_claim)]
+        led_to = [rows[id] for id in dict.fromkeys(re.findall(r'href="#(run-\d+)"', of_claim))]
         records = ["/".join(run.path.parts[-3:]) for run in verdict.runs]
         assert len(led_to) == len(records) and all(any(record in row for row in led_to) for record in records)
+        behind = {run for link in of_claim.split('class="chain"')[1:] for run in re.findall(r'href="#(run-\d+)"', link)}
+        assert {rows[id] for id in behind} <= {*led_to}
 
 
 def test_a_part_says_where_its_two_tests_disagree(written):
@@ -220,7 +222,7 @@ def test_values_seeds_left_out_and_command(tmp_path):
     finding = Finding(claim.parts[0], group, {0: 0.5, 4: 0.25}, {7: "not <finished>"})
     verdicts = decide([(claim, [finding])])
     page = Page(write_report(runs, verdicts, tmp_path / "report.html").read_text())
-    seeds, values = (text for _, text in page.all("tr") if text.startswith(("seed", "ratio")))
+    seeds, values = (text for _, text in page.all("tr") if text.startswith(("seed0", "ratio")))
     assert (seeds, values) == ("seed04", "ratio0.50.25")
     (_, text) = page.one("tbody", id="claim-3")
     assert "Left out: seed 7 (not <finished>)" in text and verdicts[0].command in text
