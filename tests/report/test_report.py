@@ -206,7 +206,7 @@ def test_the_runs_behind_each_number_are_unfolded_with_commit_data_and_seal(tmp_
     [group] = group_runs(runs)
     finding = Finding(claim_of("3").parts[0], group, {0: 0.5}, {})
     html = write_report(runs, decide([(claim_of("3"), [finding])]), tmp_path / "report.html").read_text()
-    [(attrs, text)] = Page(html).all("details", **{"class": "chain"})
+    [(_, text)] = Page(html).all("details", **{"class": "chain"})
     seal = hashlib.sha256((path / "seal.json").read_bytes()).hexdigest()
     row = ["0", "0.5", f"{path.parent.name}/seed-0", EVIL[:12], QUOTES[:12], seal[:12]]
     assert text == "The runs behind each seed " + " ".join([*["seedvalueruncommitdataseal"], "".join(row)])
