@@ -170,16 +170,26 @@ def judge(
 @claims.command()
 def why(
     claim: Annotated[str, typer.Argument(help="A claim, by its id.", metavar="ID", show_default=False)],
-    results: Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS")] = Path("results"),
+    results: Annotated[Path, typer.Argument(help="Folder of run records, or a claims.json.", metavar="RESULTS")] = Path(
+        "results"
+    ),
     scale: Scale = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, with whole checksums.")] = False,
 ) -> None:
-    """Show one claim in full, with the arithmetic of its verdict."""
-    from icsbench.analysis.claims import all_claims, claim_of
-    from icsbench.analysis.verdicts import judge
-    from icsbench.report import words
+    """Show what the verdict on one claim rests on, and check every link of it.
 
-    chosen = all_claims().index(claim_of(claim))
-    print(words.explain(judge(_finished(results, scale))[chosen]))
+    The verdict, its arithmetic, the number of each seed, the runs behind it, their config, commit and data, and the
+    checksums of their files. A link that does not hold is named, and the exit code is 1.
+    """
+    from icsbench.analysis.chain import chain_of
+    from icsbench.analysis.claims import claim_of
+    from icsbench.record.strict_json import dumps
+    from icsbench.report.chain import chain_as_json, chain_in_words
+
+    chain = chain_of(claim_of(claim), results, scale)
+    print(dumps(chain_as_json(chain, results), indent=1) if json else chain_in_words(chain))
+    if chain.broken:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -6,40 +6,21 @@ Holm's correction is over all of them, as ``icsbench claims`` makes it over the 
 """
 
 import json
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from icsbench.analysis.claims import all_claims
-from icsbench.analysis.claims.contract import Claim
-from icsbench.analysis.verdicts import Finding, Verdict, decide, judge
+from icsbench.analysis.committed import committed_findings
+from icsbench.analysis.verdicts import Verdict, decide, judge
+from icsbench.errors import IcsbenchError
 from icsbench.record.reader import load_runs
 from icsbench.record.strict_json import dumps
 from icsbench.report.files import claims_as_json, write_claims
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "reference" / "claims"
 ABOUT = ("scale", "facts", "command")
-
-
-def committed_findings(claim: Claim, entry: dict[str, Any]) -> list[Finding]:
-    """The parts of a claim with their committed values.
-
-    :raises SystemExit: the claim was changed since: its records are to be judged again.
-    """
-    findings = []
-    if len(claim.parts) != len(entry["parts"]):
-        sys.exit(
-            f"claim {claim.id} has {len(claim.parts)} parts, {len(entry['parts'])} are committed: give its records"
-        )
-    for part, found in zip(claim.parts, entry["parts"], strict=True):
-        bounds = [bound if math.isfinite(bound) else None for bound in (part.low, part.high)]
-        if (part.name, bounds) != (found["measure"], found["region"]):
-            sys.exit(f"claim {claim.id}: {part.name} is not what is committed: give its records")
-        values, left_out = ({int(key): v for key, v in found[name].items()} for name in ("values", "left_out"))
-        findings.append(Finding(part, None, values, left_out, found["missing"], found["note"]))
-    return findings
 
 
 def together(new: list[Verdict], old: dict[str, dict[str, Any]]) -> tuple[list[Verdict], list[str]]:
@@ -60,7 +41,10 @@ def main() -> None:
         sys.exit(__doc__)
     old = {entry["id"]: entry for entry in json.loads((OUT / "claims.json").read_text())["claims"]}
     facts = [line for line in (OUT / "claims.md").read_text().splitlines() if line.startswith("- ")]
-    verdicts, kept = together(judge([run for root in roots for run in load_runs(root)], all_claims()), old)
+    try:
+        verdicts, kept = together(judge([run for root in roots for run in load_runs(root)], all_claims()), old)
+    except IcsbenchError as error:
+        sys.exit(str(error))
     root = roots[0] if len(roots) == 1 else Path()
     write_claims(verdicts, OUT, root)
 

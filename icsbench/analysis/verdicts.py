@@ -7,7 +7,7 @@ them. The p-value of exact sign flips is computed beside Student's t, and has to
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -50,6 +50,8 @@ class Finding:
     """Why it was not measured."""
     note: str = ""
     """What was found on the way: a learning rate that was chosen, say."""
+    behind: Mapping[int, tuple[Run, ...]] = field(default_factory=dict)
+    """As of :class:`Measured`."""
 
     @property
     def _averaged(self) -> list[float]:
@@ -157,10 +159,17 @@ def judge(runs: Sequence[Run], claims: Sequence[Claim] | None = None) -> list[Ve
     :raises IcsbenchError: runs must not be pooled (they are of several scales, or of several settings of one study), or
         a record was changed since it was finished, is damaged, or lies in a folder that is not its own.
     """
-    claims = all_claims() if claims is None else claims
+    refuse_changed(runs)
+    return decide(measure(runs, all_claims() if claims is None else claims))
+
+
+def measure(runs: Sequence[Run], claims: Sequence[Claim]) -> list[tuple[Claim, list[Finding]]]:
+    """The parts of each claim, measured on the records as they are; :func:`judge` first checks that none was changed.
+
+    :raises IcsbenchError: as :func:`judge`.
+    """
     studies = _studies(runs, {study for claim in claims for study in claim.studies})
-    measured = [(claim, [_measure(part, studies) for part in claim.parts]) for claim in claims]
-    return decide(measured)
+    return [(claim, [_measure(part, studies) for part in claim.parts]) for claim in claims]
 
 
 def decide(
@@ -327,7 +336,6 @@ def _settled_with(findings: Sequence[Finding], level: float) -> int | None:
 
 def _studies(runs: Sequence[Run], wanted: set[str]) -> dict[str, Group]:
     """The finished runs of each study."""
-    refuse_changed(runs)
     kept = [run for run in runs if run.finished and run.setting("experiment") in wanted]
     scales = sorted({str(run.setting("scale")) for run in kept})
     if len(scales) > 1:
@@ -389,7 +397,7 @@ def _measure(part: Part, studies: dict[str, Group]) -> Finding:
         used = replace(studies[study], runs=found.runs) if found.runs else studies[study]
         unfit = {key: f"{value:g} has no logarithm" for key, value in found.values.items() if not _fits(part, value)}
         values = {key: value for key, value in found.values.items() if key not in unfit}
-        return Finding(part, used, values, found.left_out | unfit, note=found.note)
+        return Finding(part, used, values, found.left_out | unfit, note=found.note, behind=found.behind)
     return Finding(part, None, {}, {}, "; ".join(reasons))
 
 

@@ -344,13 +344,14 @@ def load_runs(root: Path) -> list[Run]:
     """
     if not root.is_dir():
         raise IcsbenchError(f"{root}: no such folder; give a results folder, or a folder inside one")
-    runs = [_load_run(path) for path in _run_folders(root)]
+    runs = [_load_run(path) for path in run_folders(root)]
     if not runs:
         raise IcsbenchError(f"{root}: no run records here; a run is a folder seed-<n> with a {schema.CONFIG}")
     return sorted(runs, key=lambda run: (run.path.parent, run.seed))
 
 
-def _run_folders(root: Path) -> Iterator[Path]:
+def run_folders(root: Path) -> Iterator[Path]:
+    """Every folder at or below ``root`` that holds a record, readable or not."""
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         if {schema.CONFIG, schema.SEAL} & set(files) and re.fullmatch(schema.SEED_FOLDER, Path(folder).resolve().name):

@@ -14,15 +14,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from icsbench import __version__
+from icsbench.analysis.chain import link_of, origin_of, runs_behind
 from icsbench.analysis.files import write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, regime_order
 from icsbench.analysis.quantities.protocols import protocols
 from icsbench.analysis.statistics import MOST_FOR_SIGN_FLIPS
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Verdict, used_of
+from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, used_of
 from icsbench.figures import plan
 from icsbench.record.legacy import LOOKS
 from icsbench.record.reader import Run
 from icsbench.record.schema import TRAIN_LOSS
+from icsbench.report.chain import keys_in_words, short, values_in_words
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
 from icsbench.report.words import MOST_LISTED, SYMBOLS, counted, effect, region, summary_line
@@ -83,6 +85,7 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
         debated=LOOKS,
         others=sorted({run.regime for run in runs if run.regime not in LOOKS}, key=regime_order),
         row_of={run: f"run-{number}" for number, run in enumerate(runs, 1)},
+        origin={run: origin_of(run) for verdict in verdicts for run in verdict.runs},
         unfinished=sum(not run.finished for run in runs),
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8") + f"{sheet}\n"),
         script=Markup(script),
@@ -99,6 +102,7 @@ def _templates() -> Environment:
     environment.globals |= {"LEVEL": LEVEL, "FEWEST_SEEDS": FEWEST_SEEDS, "MOST_FOR_SIGN_FLIPS": MOST_FOR_SIGN_FLIPS}
     environment.globals |= {"SYMBOLS": SYMBOLS, "WIDTH": WIDTH, "MOST_LISTED": MOST_LISTED}
     environment.filters |= {
+        "chain": _chain,
         "counted": counted,
         "effect": effect,
         "region": region,
@@ -106,6 +110,7 @@ def _templates() -> Environment:
         "papers": _papers,
         "protocols": protocols,
         "row": _row,
+        "short": short,
         "number": _number,
     }
     return environment
@@ -230,6 +235,12 @@ def _of_the_training(run: Run) -> list[str]:
         _number(run.setting("batch_size"), "d"),
         precision(run),
     ]
+
+
+def _chain(finding: Finding) -> list[tuple[str, str, tuple[Run, ...]]]:
+    """Seeds, their numbers, and the runs behind them."""
+    links = [(link_of(finding, keys), runs) for keys, runs in runs_behind(finding)]
+    return [(keys_in_words(link), values_in_words(link), runs) for link, runs in links if runs]
 
 
 def _draws_noise(run: Run) -> bool:

@@ -70,8 +70,18 @@ def summary_line(verdicts: Sequence[Verdict]) -> str:
     return f"{len(verdicts)} claims: {', '.join(counts)}" + (f"; at scale {scales}" if scales else "")
 
 
+def printable(line: str) -> str:
+    """A line without what a terminal would take for a command: a record may be a stranger's."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
+
+
 def explain(verdict: Verdict) -> str:
     """One claim in full, with the arithmetic."""
+    return "\n".join(map(printable, [*measured(verdict), *decided(verdict)]))
+
+
+def measured(verdict: Verdict) -> list[str]:
+    """What a claim says, and what was measured of its parts, in lines."""
     claim = verdict.claim
     lines = [
         f"Claim {claim.id}: {claim.statement}",
@@ -84,6 +94,12 @@ def explain(verdict: Verdict) -> str:
         lines += [f"  {line}" if line else "" for line in _explained(finding)]
     if claim.parts:
         lines += ["", f"Why this bound: {claim.margin}", *(f"Note: {note}" for note in claim.fairness)]
+    return lines
+
+
+def decided(verdict: Verdict) -> list[str]:
+    """What came out, in lines: p-values of the claim, the verdict and its reason, and how the records are made."""
+    claim, lines = verdict.claim, []
     if not math.isnan(verdict.p):
         flips = "" if math.isnan(verdict.p_sign_flip) else f" (sign flips {verdict.p_sign_flip:.3g})"
         lines.append(f"p of the claim: {verdict.p:.3g}{flips}; after Holm {verdict.p_holm:.3g}")
@@ -96,7 +112,7 @@ def explain(verdict: Verdict) -> str:
     lines += ["", f"Verdict: {verdict.verdict}{where}{speaks}. Because: {verdict.reason}."]
     if verdict.command:
         lines.append(f"Command: {verdict.command}")
-    return "\n".join(lines)
+    return lines
 
 
 def _explained(finding: Finding) -> list[str]:

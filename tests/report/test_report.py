@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from itertools import pairwise
 import pytest
 from helpers import invoke
 from page import DISAGREE, EVIL, QUOTES, RATES, VALUES, write_one, write_page, write_records
+from planted import finish
 
 from icsbench.analysis.claims import all_claims, claim_of
 from icsbench.analysis.groups import group_runs
@@ -187,9 +189,28 @@ def test_a_claim_leads_to_the_row_of_each_of_its_runs(written):
     rows = {attrs["id"]: text for attrs, text in page.all("tr") if attrs.get("id", "").startswith("run-")}
     for verdict in verdicts:
         of_claim = html.split(f'<tbody id="claim-{verdict.claim.id}"')[1].split("</tbody>")[0]
-        led_to = [rows[id] for id in re.findall(r'href="#(run-\d+)"', of_claim)]
+        led_to = [rows[id] for id in dict.fromkeys(re.findall(r'href="#(run-\d+)"', of_claim))]
         records = ["/".join(run.path.parts[-3:]) for run in verdict.runs]
         assert len(led_to) == len(records) and all(any(record in row for row in led_to) for record in records)
+        behind = {run for link in of_claim.split('class="chain"')[1:] for run in re.findall(r'href="#(run-\d+)"', link)}
+        assert {rows[id] for id in behind} <= {*led_to}
+
+
+def test_the_runs_behind_each_number_are_unfolded_with_commit_data_and_seal(tmp_path):
+    path = write_one(tmp_path / "results", "three_regimes")
+    environment = json.loads((path / "environment.json").read_text())
+    environment |= {"commit": EVIL + "0" * 40, "data": environment["data"] | {"fingerprint": QUOTES}}
+    (path / "environment.json").write_text(json.dumps(environment))
+    finish(path, json.loads((path / "summary.json").read_text()))
+    runs = load_runs(tmp_path / "results")
+    [group] = group_runs(runs)
+    finding = Finding(claim_of("3").parts[0], group, {0: 0.5}, {})
+    html = write_report(runs, decide([(claim_of("3"), [finding])]), tmp_path / "report.html").read_text()
+    [(_, text)] = Page(html).all("details", **{"class": "chain"})
+    seal = hashlib.sha256((path / "seal.json").read_bytes()).hexdigest()
+    row = ["0", "0.5", f"{path.parent.name}/seed-0", EVIL[:12], QUOTES[:12], seal[:12]]
+    assert text == "The runs behind each seed " + " ".join([*["seedvalueruncommitdataseal"], "".join(row)])
+    assert EVIL[:12] not in html
 
 
 def test_a_part_says_where_its_two_tests_disagree(written):
@@ -220,7 +241,7 @@ def test_values_seeds_left_out_and_command(tmp_path):
     finding = Finding(claim.parts[0], group, {0: 0.5, 4: 0.25}, {7: "not <finished>"})
     verdicts = decide([(claim, [finding])])
     page = Page(write_report(runs, verdicts, tmp_path / "report.html").read_text())
-    seeds, values = (text for _, text in page.all("tr") if text.startswith(("seed", "ratio")))
+    seeds, values = (text for _, text in page.all("tr") if text.startswith(("seed0", "ratio")))
     assert (seeds, values) == ("seed04", "ratio0.50.25")
     (_, text) = page.one("tbody", id="claim-3")
     assert "Left out: seed 7 (not <finished>)" in text and verdicts[0].command in text

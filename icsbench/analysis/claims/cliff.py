@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from icsbench.analysis.claims.contract import Claim, Measure, Measured, Part
-from icsbench.analysis.claims.networks import networks_of
+from icsbench.analysis.claims.networks import networks_of, runs_behind
 from icsbench.analysis.claims.texts import YANG
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.cliff import Cliff, Range, cliffs
@@ -32,7 +32,8 @@ def of_networks(value: Callable[[Cliffs, LabRows], Range], low: float = -math.in
         values: dict[int, float] = {}
         left_out: dict[int, str] = {}
         bounds = 0
-        for number, rows in enumerate(networks_of(group)):
+        networks = networks_of(group)
+        for number, rows in enumerate(networks):
             found = {(norm, batch): one for norm, batch, _, one in cliffs(rows)}
             known = value(found, rows)
             settled = _settled(known, low, high)
@@ -42,7 +43,8 @@ def of_networks(value: Callable[[Cliffs, LabRows], Range], low: float = -math.in
             else:
                 values[number] = settled
                 bounds += not known.measured
-        return Measured(values, left_out, note=f"{bounds} of {len(values)} values are bounds" if bounds else "")
+        note = f"{bounds} of {len(values)} values are bounds" if bounds else ""
+        return Measured(values, left_out, note=note, behind=runs_behind(networks))
 
     return measure
 

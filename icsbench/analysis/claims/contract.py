@@ -9,8 +9,9 @@ the top level, beside the functions that measure them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from icsbench.analysis.groups import Group
@@ -20,13 +21,15 @@ from icsbench.record.reader import Run
 class Measured(NamedTuple):
     """A number per seed (or per random network or problem, see :attr:`Part.of`), and for each that has none the reason.
 
-    ``runs``: the runs behind the numbers; empty for all of the study. ``note``: what was found on the way.
+    ``runs``: the runs behind the numbers; empty for all of the study. ``note``: what was found on the way. ``behind``:
+    the runs behind each number, where they are others than those of the seed that its key is.
     """
 
     values: dict[int, float]
     left_out: dict[int, str]
     runs: tuple[Run, ...] = ()
     note: str = ""
+    behind: Mapping[int, tuple[Run, ...]] = MappingProxyType({})
 
 
 Measure = Callable[[Group], Measured]
