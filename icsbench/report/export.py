@@ -21,7 +21,7 @@ from icsbench.analysis.files import write_file
 from icsbench.analysis.verdicts import Verdict
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run
-from icsbench.record.schema import CONFIG, ENVIRONMENT, METRICS, PROBES, SEAL, SUMMARY, TIMING
+from icsbench.record.schema import CONFIG, ENVIRONMENT, METRICS, PROBES, SEAL, SUMMARY
 from icsbench.report.files import write_claims
 from icsbench.report.flat import croissant, metrics_table, runs_table, table_in, values_table, write_table
 from icsbench.source import commit
@@ -29,8 +29,9 @@ from icsbench.source import commit
 METADATA = "ro-crate-metadata.json"
 CROISSANT_FILE = "croissant.json"
 PROCESS_RUN = "https://w3id.org/ro/wfrun/process/0.5"
-_RECORD = (CONFIG, ENVIRONMENT, METRICS, SUMMARY, SEAL, TIMING)
+_RECORD = (CONFIG, ENVIRONMENT, METRICS, SUMMARY, SEAL)
 _EXPORT = "#export"
+_COMPLETED = "http://schema.org/CompletedActionStatus"
 _MEDIA = {
     ".csv": "text/csv",
     ".json": "application/json",
@@ -99,7 +100,7 @@ def _refuse_folder(results: Path, out: Path) -> None:
         raise IcsbenchError(
             f"{out} is not empty, and no crate of icsbench export; choose a folder that is new or empty"
         )
-    listed = {unquote(name) for name in ours} | {METADATA}
+    listed = {unquote(name, errors="surrogateescape") for name in ours} | {METADATA}
     inside = tuple(name for name in listed if name.endswith(f"/{PROBES}/"))
     foreign = sorted(name for name in found - listed if not name.startswith(inside))
     if foreign:
@@ -125,7 +126,7 @@ class _Crate:
         with open(path, "rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         return self.add(
-            quote(place),
+            _id(place),
             "File",
             name=path.name,
             description=description,
@@ -174,12 +175,13 @@ def _fill(
     crate.add(
         _EXPORT,
         "CreateAction",
-        name="judging and exporting",
+        name="export",
+        description="icsbench export: verdicts and tables, from the records",
         instrument=_ref(_add_software(crate, __version__, commit())),
         object=_refs(folders),
         result=_refs(top),
         endTime=now,
-        actionStatus=_ref("http://schema.org/CompletedActionStatus"),
+        actionStatus=_COMPLETED,
     )
     if license:
         crate.add(license, "CreativeWork", name=license)
@@ -213,45 +215,45 @@ def _places(runs: Sequence[Run], results: Path) -> dict[Run, str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.mkdir(parents=True)
-    for name in _RECORD:
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
-    if (source / PROBES).exists():
-        shutil.copytree(source / PROBES, target / PROBES, ignore=shutil.ignore_patterns(".*"))
+    """Copy what a seal covers, and the seal."""
+    probes = [path for path in (source / PROBES).rglob("*.*") if path.is_file() and not path.name.startswith(".")]
+    for path in [*(source / name for name in _RECORD), *probes]:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def _add_folder(crate: _Crate, place: str) -> str:
     """Describe the folder of a run and the files in it."""
-    files = [crate.add_file(f"{place}/{name}") for name in _RECORD if (crate.folder / place / name).exists()]
+    files = [crate.add_file(f"{place}/{name}") for name in _RECORD]
     if (crate.folder / place / PROBES).exists():
         what = "what probes stored; seal.json has the checksum of all its files"
-        files.append(crate.add(quote(f"{place}/{PROBES}/"), "Dataset", name=PROBES, description=what))
-    return crate.add(quote(f"{place}/"), "Dataset", name=place.removeprefix("records/"), hasPart=_refs(files))
+        files.append(crate.add(_id(f"{place}/{PROBES}/"), "Dataset", name=PROBES, description=what))
+    return crate.add(_id(f"{place}/"), "Dataset", name=place.removeprefix("records/"), hasPart=_refs(files))
 
 
 def _add_run(crate: _Crate, run: Run, place: str) -> str:
     """Describe a run: what made it, from what, and which files it left."""
     made = run.environment
-    config = quote(f"{place}/{CONFIG}")
-    files = crate.entities[quote(f"{place}/")]["hasPart"]
+    config = _id(f"{place}/{CONFIG}")
+    files = [part["@id"] for part in crate.entities[_id(f"{place}/")]["hasPart"]]
     data = made.get("data")
     inputs = [config]
     if isinstance(data, dict) and data.get("fingerprint"):
         print_of = str(data["fingerprint"])
         name = str(data.get("label", data.get("name", "data")))
-        inputs.append(crate.add(f"#data-{quote(print_of, safe='')}", "CreativeWork", name=name, identifier=print_of))
+        inputs.append(crate.add(f"#data-{_id(print_of)}", "CreativeWork", name=name, identifier=print_of))
     outcome = f"{run.status}" + ("" if run.seconds is None else f", {run.seconds:.1f} s")
     on = ", ".join(f"{key} {made[key]}" for key in ("torch", "numpy", "python", "machine", "device") if key in made)
     return crate.add(
-        f"#run-{quote(place.removeprefix('records/'))}",
+        f"#run-{_id(place.removeprefix('records/'))}",
         "CreateAction",
         name=f"{run.setting('experiment')}: {run.path.resolve().parent.name}, seed {run.seed}",
         description=f"{outcome}; {on}" if on else outcome,
         instrument=_ref(_add_software(crate, made.get("icsbench"), made.get("commit"))),
         object=_refs(inputs),
-        result=[file for file in files if file != _ref(config)],
-        actionStatus=_ref("http://schema.org/CompletedActionStatus"),
+        result=_refs(file for file in files if file != config),
+        actionStatus=_COMPLETED,
     )
 
 
@@ -259,7 +261,7 @@ def _add_software(crate: _Crate, version: Any, made_of: Any) -> str:
     """Describe icsbench at a version and a commit; a record may lack either."""
     stated = [str(part) for part in (version, made_of) if part]
     return crate.add(
-        "#" + quote("-".join(("icsbench", *stated)), safe=""),
+        f"#{_id('-'.join(('icsbench', *stated)))}",
         "SoftwareApplication",
         name="icsbench",
         softwareVersion=str(version or ""),
@@ -271,24 +273,31 @@ def _add_software(crate: _Crate, version: Any, made_of: Any) -> str:
 def _add_verdict(crate: _Crate, verdict: Verdict, places: dict[Run, str]) -> str:
     """Describe a verdict and the runs that it rests on."""
     claim = verdict.claim
-    rating = crate.add(f"#{quote(verdict.verdict)}", "Rating", name=verdict.verdict, alternateName=verdict.verdict)
+    rating = crate.add(f"#{_id(verdict.verdict)}", "Rating", name=verdict.verdict, alternateName=verdict.verdict)
     disputed = f"; disputed by {claim.disputed_by}" if claim.disputed_by else ""
     return crate.add(
-        f"#claim-{quote(claim.id, safe='')}",
+        f"#claim-{_id(claim.id)}",
         "ClaimReview",
         name=f"claim {claim.id}: {verdict.verdict}",
         description=f"claimed by {claim.by}, {claim.where}{disputed}",
         claimReviewed=claim.statement,
         reviewBody=verdict.reason,
         reviewRating=_ref(rating),
-        isBasedOn=_refs(quote(f"{places[run]}/") for run in verdict.runs),
+        isBasedOn=_refs(_id(f"{places[run]}/") for run in verdict.runs),
         subjectOf=_ref("claims.json"),
     )
+
+
+def _id(place: str) -> str:
+    """The ``@id`` of a file or folder of the crate."""
+    return quote(place, errors="surrogateescape")
 
 
 def _ref(id: str) -> dict[str, str]:
     return {"@id": id}
 
 
-def _refs(ids: Iterable[str]) -> list[dict[str, str]]:
-    return [_ref(id) for id in ids]
+def _refs(ids: Iterable[str]) -> Any:
+    """References to some entities: JSON-LD in compact form has no lists of one."""
+    refs = [_ref(id) for id in ids]
+    return refs[0] if len(refs) == 1 else refs

@@ -23,9 +23,20 @@ Kind = Literal["integer", "number", "boolean", "text"]
 CROISSANT = "http://mlcommons.org/croissant/1.0"
 _TYPES: dict[Kind, str] = {"integer": "sc:Integer", "number": "sc:Float", "boolean": "sc:Boolean", "text": "sc:Text"}
 _TERMS = (
-    *("column", "extract", "field", "fileObject", "fileProperty", "fileSet", "format", "includes", "isLiveDataset"),
+    *(
+        "column",
+        "equivalentProperty",
+        "extract",
+        "field",
+        "fileObject",
+        "fileProperty",
+        "fileSet",
+        "format",
+        "includes",
+        "isLiveDataset",
+    ),
     *("jsonPath", "key", "md5", "parentField", "path", "recordSet", "references", "regex", "repeated", "replace"),
-    *("separator", "source", "subField", "transform"),
+    *("samplingRate", "separator", "source", "subField", "transform"),
 )
 _CONTEXT = {
     "@language": "en",
@@ -67,7 +78,7 @@ def runs_table(places: Mapping[Run, str]) -> Table:
         row |= {f"environment/{key}": value for key, value in run.environment.items() if not isinstance(value, dict)}
         rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _kind([row.get(name) for row in rows]) for name in names}
+    columns: dict[str, Kind] = {name: _kind([row.get(name) for row in rows]) for name in names}
     return Table(
         "runs.csv",
         "one row per finished run: its settings, its results, and what it was made with",
@@ -202,7 +213,7 @@ def _kind(values: Sequence[Any]) -> Kind:
 def _plain(value: Any, kind: Kind) -> Any:
     if kind != "text" or value is None or isinstance(value, str):
         return value
-    return dumps(value)
+    return dumps(value, default=str)
 
 
 def _reads_as_number(text: str) -> bool:
