@@ -231,6 +231,28 @@ def report(
 
 
 @app.command()
+def export(
+    results: Results,
+    out: Annotated[Path, typer.Option(help="Folder to write; new, empty, or an earlier export.", show_default=False)],
+    license_: Annotated[
+        str | None,
+        typer.Option("--license", help="Address of the data's license: https://spdx.org/licenses/CC-BY-4.0, say."),
+    ] = None,
+    scale: Scale = None,
+) -> None:
+    """Write records and verdicts as an RO-Crate, with tables for pandas or polars and their Croissant description."""
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report.export import write_crate
+
+    found = _finished(results, scale)
+    files = write_crate(found, judge(found), results, out, license_)
+    unfinished = sum(not run.finished for run in found)
+    if unfinished:
+        print(f"not exported: {unfinished} of {len(found)} runs, not finished (icsbench runs lists them)")
+    print(f"written to {out}: {', '.join(path.name for path in files)}, records/")
+
+
+@app.command()
 def runs(results: Results) -> None:
     """List the runs: complete, incomplete, running, diverged, at chance, failed."""
     from rich.console import Console

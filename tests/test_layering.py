@@ -61,7 +61,7 @@ ALLOWED = {
     },
     "analysis": {"errors", "members", "atomic", "record"},
     "figures": {"errors", "members", "record", "analysis"},
-    "report": {"errors", "record", "analysis", "figures"},
+    "report": {"errors", "source", "record", "analysis", "figures"},
     "app": {"errors", "terminal", "atomic", "config", "members", "record", "labs", "training"},
     "cli": {"errors", "members", "terminal", "labs", "app", "record", "analysis", "figures", "report"},
     "__main__": {"cli"},
