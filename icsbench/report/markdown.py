@@ -9,8 +9,11 @@ from icsbench.report import words
 from icsbench.report.cells import TableCells, results_in_cells, updates_in_cells
 
 
-def claims_as_markdown(verdicts: Sequence[Verdict]) -> str:
-    """The verdicts as a table, and below it the facts of the studies that they come from."""
+def claims_as_markdown(verdicts: Sequence[Verdict], at_step: int | None = None) -> str:
+    """The verdicts as a table, and below it the facts of the studies that they come from.
+
+    ``at_step``: where the records were cut.
+    """
     body = [
         [
             v.claim.id,
@@ -24,11 +27,12 @@ def claims_as_markdown(verdicts: Sequence[Verdict]) -> str:
         ]
         for v in verdicts
     ]
-    header = ["", "claim", "by", "verdict", "speaks for", "effect [95 %]", "n", "p (Holm)"]
+    effect = "effect [95 %]" if at_step is None else f"effect at step {at_step:,} [95 %]"
+    header = ["", "claim", "by", "verdict", "speaks for", effect, "n", "p (Holm)"]
     groups = used_of(finding for v in verdicts for finding in v.findings)
     facts = [f"{group.name}: {group.facts}. Made by {group.provenance}." for group in groups]
     table = _table(TableCells(header, body), left=6)
-    return f"{words.summary_line(verdicts)}\n\n{table}\n" + "".join(f"- {fact}\n" for fact in facts)
+    return f"{words.summary_line(verdicts, at_step)}\n\n{table}\n" + "".join(f"- {fact}\n" for fact in facts)
 
 
 def results_as_markdown(rows: Sequence[dict[str, Any]]) -> str:
