@@ -10,7 +10,7 @@ from icsbench.record import schema
 from icsbench.record.metrics import Metrics
 from icsbench.record.reader import Run, Status
 
-_SCHEDULES = ("constant", "exponential")
+SCHEDULES = ("constant", "exponential")
 """Those whose learning rate at a step does not depend on how many steps follow."""
 _KNOWN = tuple(schema.accuracy(split, schema.KNOWN) for split in ("test", "train"))
 
@@ -80,7 +80,7 @@ def _of_the_network(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _refuse_other_rates(run: Run, step: int) -> None:
     schedule, warmup = run.settings.get("optim.schedule"), run.settings.get("optim.warmup", 0)
-    if schedule not in _SCHEDULES:
+    if schedule not in SCHEDULES:
         raise IcsbenchError(
             f"{run.path}: its learning rate (optim.schedule={schedule}) depends on how many steps it has, so that its "
             f"first {step:,} are no run of {step:,} steps; leave it whole"
