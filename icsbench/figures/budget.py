@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from icsbench.analysis.budgets import OverBudget, can_be_cut, over_budget, parts_of
 from icsbench.analysis.groups import Group
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL
+from icsbench.analysis.verdicts import FEWEST_SEEDS
 from icsbench.figures.caption import caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import extent, log_axis
@@ -90,6 +91,8 @@ FIGURE = Figure(
     numbers=over_budget,
     caption=_caption,
     draw=_draw,
-    applies=lambda group: bool(parts_of(group)) and can_be_cut(group),
+    applies=lambda group: (
+        len({run.seed for run in group.runs}) >= FEWEST_SEEDS and bool(parts_of(group)) and can_be_cut(group)
+    ),
     per_lr=False,
 )
