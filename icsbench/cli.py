@@ -193,6 +193,27 @@ def why(
     print(words.explain(judge(_finished(results, scale))[chosen]))
 
 
+@claims.command()
+def sensitivity(
+    results: Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS")] = Path("results"),
+    out: Annotated[Path | None, typer.Option(help="Folder for sensitivity.csv and .md; default RESULTS.")] = None,
+    scale: Scale = None,
+    at_step: AtStep = None,
+) -> None:
+    """Show what each verdict rests on: other windows, protocols and units, a seed less, fewer seeds."""
+    from rich.console import Console
+
+    from icsbench.analysis.sensitivity import sensitivities
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report.sensitivity import print_sensitivity, write_sensitivity
+
+    found = sensitivities(judge(_finished(results, scale, at_step)))
+    print_sensitivity(Console(), found)
+    folder = out or _folder(results, at_step)
+    files = write_sensitivity(found, folder)
+    print(f"written to {folder}: {', '.join(path.name for path in files)}")
+
+
 @app.command()
 def report(
     results: Results,
