@@ -118,13 +118,24 @@ def reproduce(
         _reproduce([*(overrides or []), *context.args], list_)
 
 
+AtStep = Annotated[
+    int | None,
+    typer.Option(
+        help="Take only the first STEPS steps of every run, as if it had ended there; output goes to "
+        "RESULTS/at-step-STEPS. For learning rates that do not depend on how long a run is.",
+        metavar="STEPS",
+    ),
+]
+
+
 @app.command()
 def figures(
     results: Results,
     out: Annotated[Path | None, typer.Option(help="Folder for the figures; default RESULTS/figures.")] = None,
+    at_step: AtStep = None,
 ) -> None:
     """Redraw table and figures from the records alone."""
-    _draw(results, out)
+    _draw(results, out, at_step)
 
 
 Scale = Annotated[
@@ -154,10 +165,11 @@ def judge(
     list_: Annotated[bool, typer.Option("--list", help="List the catalogue, without any measurement.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for claims.json, .csv and .md; default RESULTS.")] = None,
     scale: Scale = None,
+    at_step: AtStep = None,
 ) -> None:
     """Judge every claim by the records: icsbench claims RESULTS means this."""
     if not list_:
-        _claims(results, out or results, scale)
+        _claims(results, out or _folder(results, at_step), scale, at_step)
         return
     from rich.console import Console
 
@@ -220,14 +232,36 @@ def diff(
         raise typer.Exit(3)
 
 
+@claims.command()
+def sensitivity(
+    results: Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS")] = Path("results"),
+    out: Annotated[Path | None, typer.Option(help="Folder for sensitivity.csv and .md; default RESULTS.")] = None,
+    scale: Scale = None,
+    at_step: AtStep = None,
+) -> None:
+    """Show what each verdict rests on: other windows, protocols and units, a seed less, fewer seeds."""
+    from rich.console import Console
+
+    from icsbench.analysis.sensitivity import sensitivities
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report.sensitivity import print_sensitivity, write_sensitivity
+
+    found = sensitivities(judge(_finished(results, scale, at_step)))
+    print_sensitivity(Console(), found)
+    folder = out or _folder(results, at_step)
+    files = write_sensitivity(found, folder)
+    print(f"written to {folder}: {', '.join(path.name for path in files)}")
+
+
 @app.command()
 def report(
     results: Results,
     out: Annotated[Path | None, typer.Option(help="The HTML file; default RESULTS/report.html.")] = None,
     scale: Scale = None,
+    at_step: AtStep = None,
 ) -> None:
     """Write one self-contained HTML page: the debate, the verdicts, the figures and the runs."""
-    _report(results, out or results / "report.html", scale)
+    _report(results, out or _folder(results, at_step) / "report.html", scale, at_step)
 
 
 @app.command()
@@ -355,11 +389,22 @@ def _reproduce(arguments: list[str], list_: bool) -> None:
         raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
 
 
-def _finished(results: Path, scale: str | None) -> "list[Run]":
-    from icsbench.analysis.verdicts import refuse_changed
+def _folder(results: Path, at_step: int | None) -> Path:
+    return results if at_step is None else results / f"at-step-{at_step}"
+
+
+def _loaded(results: Path, at_step: int | None) -> "list[Run]":
+    from icsbench.record.cut import cut
     from icsbench.record.reader import load_runs
 
     found = load_runs(results)
+    return found if at_step is None else [cut(run, at_step) for run in found]
+
+
+def _finished(results: Path, scale: str | None, at_step: int | None = None) -> "list[Run]":
+    from icsbench.analysis.verdicts import refuse_changed
+
+    found = _loaded(results, at_step)
     kept = [run for run in found if scale is None or run.setting("scale") == scale]
     refuse_changed(run for run in found if run not in kept)
     if not kept:
@@ -377,31 +422,42 @@ def _judged(path: Path, scale: str | None) -> "Side":
     return side_of(content, str(path))
 
 
-def _claims(results: Path, out: Path, scale: str | None) -> None:
+def _claims(results: Path, out: Path, scale: str | None, at_step: int | None = None) -> None:
     from rich.console import Console
 
     from icsbench.analysis.verdicts import judge
     from icsbench.report.console import print_claims
     from icsbench.report.files import write_claims
 
-    found = _finished(results, scale)
+    found = _finished(results, scale, at_step)
     verdicts = judge(found)
-    print_claims(Console(), verdicts)
-    files = write_claims(verdicts, out, results)
+    print_claims(Console(), verdicts, at_step)
+    files = write_claims(verdicts, out, results, at_step)
     unfinished = sum(not run.finished for run in found)
     if unfinished:
         print(f"not counted: {unfinished} of {len(found)} runs, not finished (icsbench runs lists them)")
     print(f"written to {out}: {', '.join(path.name for path in files)}")
 
 
-def _report(results: Path, out: Path, scale: str | None) -> None:
+def _report(results: Path, out: Path, scale: str | None, at_step: int | None = None) -> None:
     from icsbench.analysis.verdicts import judge
 
     terminal.import_matplotlib()
     from icsbench.report.html import write_report
 
-    found = _finished(results, scale)
-    print(f"written to {write_report(found, judge(found), out)}")
+    found = _finished(results, scale, at_step)
+    print(f"written to {write_report(_with_steps(found), judge(found), out)}")
+
+
+def _with_steps(runs: "list[Run]") -> "list[Run]":
+    """Where records were cut, without those of labs, which have no steps.
+
+    :raises IcsbenchError: there are no others.
+    """
+    kept = [run for run in runs if run.at_step is None or run.kind == "training"]
+    if not kept:
+        raise IcsbenchError("all runs are of labs, which have no steps to be cut at; leave --at-step out")
+    return kept
 
 
 def _launch(arguments: list[str]) -> None:
@@ -410,16 +466,15 @@ def _launch(arguments: list[str]) -> None:
     launch(arguments)
 
 
-def _draw(results: Path, out: Path | None) -> None:
+def _draw(results: Path, out: Path | None, at_step: int | None = None) -> None:
     from rich.console import Console
 
     from icsbench.analysis.files import Drawn
-    from icsbench.record.reader import load_runs
     from icsbench.report.console import print_results, print_updates
     from icsbench.report.files import write_results, write_updates
 
-    found = load_runs(results)
-    out = out or results / "figures"
+    found = _with_steps(_loaded(results, at_step))
+    out = out or _folder(results, at_step) / "figures"
     print_results(Console(), found)
     print_updates(Console(), found)
     drawn = Drawn(out, results, found)

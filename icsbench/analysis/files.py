@@ -61,7 +61,7 @@ class Drawn:
         for point in sorted(entry_points(group="icsbench.figures"), key=lambda point: (point.name, point.value)):
             digest.update(f"{point.name} = {point.value} of {point.dist and point.dist.version}".encode())
         for run in runs:
-            digest.update(str(run.path.relative_to(root)).encode())
+            digest.update(f"{run.path.relative_to(root)} {run.at_step}".encode())
             for name in _RECORD:
                 file = run.path / name
                 digest.update(file.read_bytes() if file.exists() else b"")

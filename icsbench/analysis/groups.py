@@ -231,7 +231,7 @@ class Group:
                 " and ".join(dict.fromkeys(cell.model.label for cell in cells)),
                 batch,
                 "lr " + _enumerated(self.lrs),
-                f"{self._values('steps')} steps",
+                f"{self._values('steps')} steps" if run.at_step is None else f"cut at step {run.at_step:,}",
                 *self._unusual(),
                 scale + ("" if _true_to_scale(run) else " altered"),
             ]

@@ -389,6 +389,9 @@ def _measure(part: Part, studies: dict[str, Group]) -> Finding:
         if study not in studies:
             reasons.append(f"no finished run of experiment {study}")
             continue
+        if studies[study].kind == "lab" and studies[study].runs[0].at_step is not None:
+            reasons.append(f"{study} is a lab, which has no steps to be cut at")
+            continue
         try:
             found = part.measure(studies[study])
         except NotMeasured as reason:

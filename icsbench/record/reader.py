@@ -113,6 +113,7 @@ class Run:
     """One run directory. ``summary`` and ``environment`` are empty where the files are not written yet.
 
     ``kind``: ``lab`` for the run of a lab, whose rows are not those of a training, and whose ``regime`` is the lab.
+    ``at_step``: where it was cut (:func:`icsbench.record.cut.cut`); None of a whole record.
     """
 
     path: Path
@@ -124,6 +125,7 @@ class Run:
     summary: dict[str, Any]
     environment: dict[str, Any]
     error: str | None
+    at_step: int | None = None
 
     @property
     def finished(self) -> bool:

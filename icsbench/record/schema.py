@@ -61,6 +61,10 @@ TEST_ACCURACY = "test/accuracy"
 VAL_ACCURACY = "val/accuracy"
 SHIFT_INTERVAL = "shift/interval"
 """Number of updates between a measurement of the shift probe and the one before."""
+OF_AN_UPDATE = ("ics/", "landscape/", "least_squares/")
+"""What the keys of a row about one update begin with."""
+CUSTOMARY = "running-off"
+"""The protocol of :data:`TEST_ACCURACY`: a norm's own running statistics, noise off."""
 KNOWN = "recalibrated-off"
 """The protocol that says what a network knows: recalibrated statistics, noise off."""
 

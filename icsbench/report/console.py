@@ -26,12 +26,12 @@ _COLOURS: dict[Outcome, str] = {
 }
 
 
-def print_claims(console: Console, verdicts: Sequence[Verdict]) -> None:
-    """Print a row per claim, coloured by verdict."""
+def print_claims(console: Console, verdicts: Sequence[Verdict], at_step: int | None = None) -> None:
+    """Print a row per claim, coloured by verdict; ``at_step``: where the records were cut."""
     table = Table(box=None, pad_edge=False)
     for name in ("", "verdict"):
         table.add_column(Text(name), no_wrap=True)
-    for name in ("claim", "measured"):
+    for name in ("claim", "measured" if at_step is None else f"measured at step {at_step:,}"):
         table.add_column(Text(name), ratio=1)
     for v in verdicts:
         measured = words.effects(v)
@@ -45,7 +45,7 @@ def print_claims(console: Console, verdicts: Sequence[Verdict]) -> None:
         table.add_row(Text(v.claim.id), verdict, Text(v.claim.statement), Text("\n".join(filter(None, measured))))
     console.print(table)
     console.print()
-    for line in (words.summary_line(verdicts), "icsbench claims why ID RESULTS shows one in full."):
+    for line in (words.summary_line(verdicts, at_step), "icsbench claims why ID RESULTS shows one in full."):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -19,17 +19,18 @@ from icsbench.report.markdown import claims_as_markdown, results_as_markdown, up
 from icsbench.report.words import region
 
 
-def write_claims(verdicts: Sequence[Verdict], out: Path, root: Path) -> list[Path]:
+def write_claims(verdicts: Sequence[Verdict], out: Path, root: Path, at_step: int | None = None) -> list[Path]:
     """Write ``claims.json`` (every number behind the verdicts), ``claims.csv`` (a row per part) and ``claims.md``.
 
-    Paths of runs are relative to ``root``.
+    Paths of runs are relative to ``root``. ``at_step``: where the records were cut.
 
     :raises IcsbenchError: a file cannot be written.
     """
+    cut = {} if at_step is None else {"at_step": at_step}
     contents = {
-        "claims.json": (dumps(claims_as_json(verdicts, root), indent=1, ensure_ascii=False) + "\n").encode(),
-        "claims.csv": csv_bytes([row for verdict in verdicts for row in _claim_rows(verdict)]),
-        "claims.md": claims_as_markdown(verdicts).encode(),
+        "claims.json": (dumps(claims_as_json(verdicts, root, at_step), indent=1, ensure_ascii=False) + "\n").encode(),
+        "claims.csv": csv_bytes([row | cut for verdict in verdicts for row in _claim_rows(verdict)]),
+        "claims.md": claims_as_markdown(verdicts, at_step).encode(),
     }
     return _write(out, contents)
 
@@ -102,12 +103,13 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def claims_as_json(verdicts: Sequence[Verdict], root: Path) -> dict[str, Any]:
+def claims_as_json(verdicts: Sequence[Verdict], root: Path, at_step: int | None = None) -> dict[str, Any]:
     """The verdicts and all that they were computed from, as plain values; NaN and infinities become null."""
     used = used_of(finding for verdict in verdicts for finding in verdict.findings)
     return {
         "level": LEVEL,
         "fewest_seeds": FEWEST_SEEDS,
+        "at_step": at_step,
         "claims": [
             {
                 "id": v.claim.id,

@@ -9,8 +9,11 @@ from icsbench.report import words
 from icsbench.report.cells import TableCells, results_in_cells, updates_in_cells
 
 
-def claims_as_markdown(verdicts: Sequence[Verdict]) -> str:
-    """The verdicts as a table, and below it the facts of the studies that they come from."""
+def claims_as_markdown(verdicts: Sequence[Verdict], at_step: int | None = None) -> str:
+    """The verdicts as a table, and below it the facts of the studies that they come from.
+
+    ``at_step``: where the records were cut.
+    """
     body = [
         [
             v.claim.id,
@@ -24,18 +27,19 @@ def claims_as_markdown(verdicts: Sequence[Verdict]) -> str:
         ]
         for v in verdicts
     ]
-    header = ["", "claim", "by", "verdict", "speaks for", "effect [95 %]", "n", "p (Holm)"]
+    effect = "effect [95 %]" if at_step is None else f"effect at step {at_step:,} [95 %]"
+    header = ["", "claim", "by", "verdict", "speaks for", effect, "n", "p (Holm)"]
     groups = used_of(finding for v in verdicts for finding in v.findings)
     facts = [f"{group.name}: {group.facts}. Made by {group.provenance}." for group in groups]
-    table = _table(TableCells(header, body), left=6)
-    return f"{words.summary_line(verdicts)}\n\n{table}\n" + "".join(f"- {fact}\n" for fact in facts)
+    table = as_markdown(TableCells(header, body), left=6)
+    return f"{words.summary_line(verdicts, at_step)}\n\n{table}\n" + "".join(f"- {fact}\n" for fact in facts)
 
 
 def results_as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of ``result_table``: of each group its facts, results, protocols, and what made them."""
     made = {row["group"]: row["provenance"] for row in rows}.values()
     return "\n".join(
-        f"{title}\n\n" + "".join(_table(table) + "\n" for table in tables) + f"Made by {provenance}.\n"
+        f"{title}\n\n" + "".join(as_markdown(table) + "\n" for table in tables) + f"Made by {provenance}.\n"
         for (title, tables), provenance in zip(results_in_cells(rows), made, strict=True)
     )
 
@@ -43,13 +47,13 @@ def results_as_markdown(rows: Sequence[dict[str, Any]]) -> str:
 def updates_as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of ``optimisation_table``: of each group its facts, and a table per learning rate and window."""
     return "\n".join(
-        f"{title}\n\n" + "\n".join(f"{heading}\n\n{_table(table)}" for heading, table in tables)
+        f"{title}\n\n" + "\n".join(f"{heading}\n\n{as_markdown(table)}" for heading, table in tables)
         for title, tables in updates_in_cells(rows)
     )
 
 
-def _table(table: TableCells, left: int = 1) -> str:
-    """The first columns are set to the ``left``, the others to the right."""
+def as_markdown(table: TableCells, left: int = 1) -> str:
+    """A table as Markdown. The first columns are set to the ``left``, the others to the right."""
     rule = ["---"] * left + ["---:"] * (len(table.header) - left)
     names = [name.replace("recal.", "recalibrated").replace("\n", ", ") for name in table.header]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in (names, rule, *table.body))

@@ -63,11 +63,13 @@ def _unit(part: Part) -> str:
     return (f" {part.unit}" if part.unit else "") + (f" per {part.per}" if part.per else "")
 
 
-def summary_line(verdicts: Sequence[Verdict]) -> str:
-    """How many of the claims came out how, and at what scale."""
+def summary_line(verdicts: Sequence[Verdict], at_step: int | None = None) -> str:
+    """How many of the claims came out how, at what scale, and where the records were cut."""
     counts = [f"{sum(v.verdict == outcome for v in verdicts)} {outcome}" for outcome in SYMBOLS]
     scales = " and ".join(sorted({verdict.scale for verdict in verdicts if verdict.scale}))
-    return f"{len(verdicts)} claims: {', '.join(counts)}" + (f"; at scale {scales}" if scales else "")
+    where = [f"at scale {scales}"] if scales else []
+    where += [] if at_step is None else [f"records cut at step {at_step:,}"]
+    return "; ".join([f"{len(verdicts)} claims: {', '.join(counts)}", *where])
 
 
 def printable(line: str) -> str:
@@ -106,6 +108,7 @@ def decided(verdict: Verdict) -> list[str]:
         if verdict.disagree:
             lines.append("The t-test and the exact permutation disagree at 0.05: what comes out leans on normality.")
     where = f" at scale {verdict.scale}" if verdict.scale else ""
+    where += f", records cut at step {step:,}" if verdict.runs and (step := verdict.runs[0].at_step) else ""
     against = claim.disputed_by if verdict.verdict == "supported" else claim.by
     speaks = f", which speaks for {verdict.speaks_for}" if verdict.speaks_for else ""
     speaks += f" and against {against}" if speaks and against else ""

@@ -80,7 +80,7 @@ def test_the_figures_of_training_are_in_their_order():
     assert [figure.name for figure in found if figure.kind == "training"] == [
         *("accuracy", "loss", "scan", "ridges", "moments", "heatmap", "protocols", "percentiles"),
         *("ics", "landscape", "step-size", "matched", "clipping", "bn_parts", "warmup", "batch-sharpness"),
-        *("affine-only", "least-squares"),
+        *("affine-only", "budget", "least-squares"),
     ]
 
 

@@ -1,12 +1,13 @@
 """Claims on training and test accuracy: BN against none, noisy BN, noise alone, l_p normalization."""
 
 import math
+from collections.abc import Callable
 
 from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.claims.paired import at_papers_rate, difference, paired
 from icsbench.analysis.claims.texts import AWAIS, IOFFE, MATCHED_LR, SANTURKAR
 from icsbench.analysis.groups import Group
-from icsbench.analysis.quantities.protocols import final_accuracy
+from icsbench.analysis.quantities.protocols import CUSTOMARY, OWN, accuracy_under, final_accuracy
 from icsbench.analysis.quantities.training import accuracy_to_the_end, chance_of, first_step, last_tenth, trains
 from icsbench.record.reader import Run
 from icsbench.record.schema import LEFT_CHANCE
@@ -31,6 +32,11 @@ def _steps_to(run: Run, goal: float) -> float:
 
 def _whole_mean(run: Run) -> float:
     return float(accuracy_to_the_end(run)[1].mean())
+
+
+def _under(protocol: str) -> Callable[[Run], float]:
+    """Final test accuracy under a protocol, or of a norm without statistics, which has no such one, the customary."""
+    return lambda run: accuracy_under(run, protocol if protocol in run.test_accuracy else CUSTOMARY)
 
 
 def _noise_alone(group: Group) -> Measured:
@@ -68,6 +74,10 @@ FASTER_AND_HIGHER = Claim(
             _REGIMES,
             unit="points",
             low=0,
+            variants={
+                "running statistics": difference("bn", "none", _under(CUSTOMARY)),
+                "statistics of the test batch": difference("bn", "none", _under(OWN)),
+            },
         ),
     ),
     margin="Half as many steps again is the least that is called faster; any gain in test accuracy counts.",
@@ -91,6 +101,7 @@ NOISY_BN_TRAINS_AS_WELL = Claim(
             low=-2,
             high=2,
             below=AWAIS,
+            variants={"mean over all steps": difference("noisy_bn", "bn", _whole_mean)},
         ),
         Part(
             "mean_train_noisy_minus_none",
@@ -100,6 +111,7 @@ NOISY_BN_TRAINS_AS_WELL = Claim(
             unit="points",
             low=0,
             below=AWAIS,
+            variants={"last tenth of the steps": difference("noisy_bn", "none", last_tenth)},
         ),
     ),
     margin="As well as: within two points, which the paper's curves do not resolve; better: any gain.",
@@ -145,6 +157,7 @@ LP_NORMS_TRAIN_AS_WELL = Claim(
             unit="points",
             low=-2,
             high=2,
+            variants={"mean over all steps": difference(norm, "bn", _whole_mean)},
         )
         for norm in ("l1", "l2", "linf")
     ),

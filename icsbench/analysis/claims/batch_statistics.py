@@ -14,7 +14,7 @@ from icsbench.analysis.claims.paired import paired, runs_of
 from icsbench.analysis.claims.texts import A_FIFTH, BY_A_FIFTH
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.quantities.lab import LabRows, rows_of
-from icsbench.analysis.quantities.protocols import OWN, final_accuracy
+from icsbench.analysis.quantities.protocols import OWN, accuracy_under, final_accuracy
 from icsbench.analysis.statistics import positive_ratio
 from icsbench.record.reader import Run
 
@@ -320,7 +320,7 @@ PRECISE_STATISTICS_HELP_EARLY = Claim(
 
 def _own_minus_population(run: Run) -> float:
     """Final test accuracy with the statistics of the evaluated ghost batches, minus with precise ones."""
-    return run.test_accuracy.get(OWN, math.nan) - final_accuracy(run)
+    return accuracy_under(run, OWN) - final_accuracy(run)
 
 
 SMALL_BATCHES_ARE_INCONSISTENT = Claim(

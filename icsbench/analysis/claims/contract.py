@@ -10,7 +10,7 @@ the top level, beside the functions that measure them.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -57,6 +57,8 @@ class Part:
     :param per: what the unit is divided by, of a slope: ``doubling``.
     :param of: what there is a number of each of: seeds, or random networks or problems, several of which a run of a lab
         draws.
+    :param variants: other choices that could have been made of its window, protocol or unit, by what they are: the
+        same region is put to them by ``icsbench claims sensitivity``. They bear on no verdict.
     :param below: who is right if the mean lies below the region; nobody where it is empty.
     :param above: the same above it.
     """
@@ -73,6 +75,7 @@ class Part:
     high: float = math.inf
     below: str = ""
     above: str = ""
+    variants: Mapping[str, Measure] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

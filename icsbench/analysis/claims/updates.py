@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from icsbench.analysis.claims.contract import Claim, Measured, Part
+from icsbench.analysis.claims.contract import Claim, Measure, Measured, Part
 from icsbench.analysis.claims.paired import at_papers_rate, paired, unless_diverged
 from icsbench.analysis.claims.texts import (
     A_FIFTH,
@@ -47,10 +47,24 @@ def _second_half(quantity: str, bn: Run, none: Run) -> float:
     return positive_ratio(window_of(bn, quantity), window_of(none, quantity))
 
 
+def _over(window: str) -> Callable[[str, Run, Run], float]:
+    """Of the medians over a window of training."""
+    return lambda quantity, bn, none: positive_ratio(window_of(bn, quantity, window), window_of(none, quantity, window))
+
+
 def _off_chance(quantity: str, bn: Run, none: Run) -> float:
     """Of the medians over the steps after both runs left chance."""
     left = max(map(left_chance, (bn, none)))
     return positive_ratio(*(_median(_measured_from(run, left), quantity) for run in (bn, none)))
+
+
+def _variants(registered: Callable[[str, Run, Run], float], quantity: str, **others: str) -> dict[str, Measure]:
+    """The same ratio over every other window, at matched loss, and of other quantities in the place of this one."""
+    windows = {f"window: {name}": _over(name) for name in ("first quarter", "second half", "whole")}
+    windows |= {"window: after both left chance": _off_chance, "at matched loss": _matched}
+    windows.pop({_second_half: "window: second half", _off_chance: "window: after both left chance"}[registered])
+    of_others = {name: partial(_bn_to_none, registered, other) for name, other in others.items()}
+    return {name: partial(_bn_to_none, ratio, quantity) for name, ratio in windows.items()} | of_others
 
 
 def _matched(quantity: str, bn: Run, none: Run) -> float:
@@ -87,6 +101,7 @@ SHIFT_IS_NOT_REDUCED = Claim(
             kind="ratio",
             low=A_FIFTH,
             below=f"{IOFFE}; {AWAIS}",
+            variants=_variants(_second_half, updates.ICS_RELATIVE, scaled=updates.ICS_SCALED),
         ),
         Part(
             "ics_relative_matched",
@@ -117,6 +132,7 @@ LOSS_VARIES_LESS = Claim(
             ("landscape",),
             kind="ratio",
             high=A_FIFTH,
+            variants=_variants(_off_chance, updates.LOSS_WIDTH),
         ),
         Part(
             "loss_width_matched",
@@ -145,6 +161,7 @@ GRADIENTS_PREDICT_MORE = Claim(
             ("landscape",),
             kind="ratio",
             high=A_FIFTH,
+            variants=_variants(_second_half, updates.DIFFERENCE_HIGH, relative=updates.DIFFERENCE_RELATIVE),
         ),
         Part(
             "predictiveness_matched",
@@ -177,6 +194,7 @@ GRADIENTS_PREDICT_TEN_TIMES_MORE = Claim(
             ("landscape",),
             kind="ratio",
             high=0.1,
+            variants=_variants(_second_half, updates.DIFFERENCE_HIGH, relative=updates.DIFFERENCE_RELATIVE),
         ),
     ),
     margin="The figure's factor of ten; the text says more.",
@@ -199,6 +217,7 @@ SMOOTHER = Claim(
             kind="ratio",
             high=A_FIFTH,
             above=f"{COHEN} (an inference)",
+            variants=_variants(_second_half, updates.BETA),
         ),
     ),
     margin=f"At the edge of stability both would sit at 2/lr, with a ratio of 1. {BY_A_FIFTH}",

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 
 from icsbench.analysis.groups import NotMeasured
 from icsbench.analysis.quantities.training import chance_of
+from icsbench.record import schema
 from icsbench.record.reader import Run
 
-CUSTOMARY = "running-off"
-RECALIBRATED = "recalibrated-off"
+CUSTOMARY = schema.CUSTOMARY
+RECALIBRATED = schema.KNOWN
 OWN = "batch-off"
 
 
@@ -20,20 +21,28 @@ def final_accuracy(run: Run, split: str = "test") -> float:
 
     :raises NotMeasured: the run has no such accuracy, or has no classes.
     """
+    keeps_statistics = any(not protocol.startswith("running-") for protocol in run.final_accuracy(split))
+    return accuracy_under(run, RECALIBRATED if keeps_statistics else CUSTOMARY, split)
+
+
+def accuracy_under(run: Run, protocol: str, split: str = "test") -> float:
+    """Final accuracy under a protocol, a fraction; of a run that diverged it is that of chance.
+
+    :raises NotMeasured: the run has no such accuracy, or has no classes.
+    """
     if run.status == "diverged":
         return chance_of(run)
-    found = run.final_accuracy(split)
-    keeps_statistics = any(not protocol.startswith("running-") for protocol in found)
-    protocol = RECALIBRATED if keeps_statistics else CUSTOMARY
-    accuracy = found.get(protocol, math.nan)
+    accuracy = run.final_accuracy(split).get(protocol, math.nan)
     if not math.isfinite(accuracy):
-        raise NotMeasured(f"{run.path} has no {split} accuracy under {protocol}")
+        when = "" if run.at_step is None else f" at step {run.at_step:,}, where it was not evaluated so"
+        raise NotMeasured(f"{run.path} has no {split} accuracy under {protocol}{when}")
     return accuracy
 
 
 def protocols(runs: Iterable[Run]) -> list[str]:
-    """The evaluation protocols found among the runs, in ``protocol_order``."""
-    return sorted({protocol for run in runs for protocol in run.test_accuracy}, key=protocol_order)
+    """The evaluation protocols under which a run has a test accuracy, in ``protocol_order``."""
+    measured = (run.test_accuracy.items() for run in runs)
+    return sorted({name for found in measured for name, value in found if math.isfinite(value)}, key=protocol_order)
 
 
 def protocol_order(protocol: str) -> tuple[bool, int, str]:

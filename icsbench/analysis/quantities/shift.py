@@ -82,6 +82,8 @@ def percentile_drift(group: Group, layer: Layer) -> list[Drift]:
         for run, (own, _) in zip(condition.runs, found, strict=True):
             if not np.array_equal(own, steps):
                 raise IcsbenchError(f"{run.path}: not probed at the steps of the other seeds; run it again")
+            if run.at_step not in (None, int(own[-1])):
+                raise NotMeasured(f"{run.path} has no {SHIFT} probe at step {run.at_step:,}, where it would end")
         values, left_out = zip(*(_drift(quantiles) for _, quantiles in found), strict=True)
         duration = float(steps[-1] - steps[0]) or np.nan
         averages = np.asarray(np.trapezoid(values, steps, axis=1)) / duration

@@ -67,7 +67,12 @@ _DIFFERENCES = schema.landscape("gradient_differences")
 BINS = 8
 """How many bins of training loss there are at matched loss."""
 
-WINDOWS: dict[str, tuple[float, float]] = {"first tenth": (0.0, 0.1), "second half": (0.5, 1.0), "whole": (0.0, 1.0)}
+WINDOWS: dict[str, tuple[float, float]] = {
+    "first tenth": (0.0, 0.1),
+    "first quarter": (0.0, 0.25),
+    "second half": (0.5, 1.0),
+    "whole": (0.0, 1.0),
+}
 """Parts of the updates of a run, from which share of its steps to which."""
 
 Measurements = dict[str, Series]
@@ -219,7 +224,7 @@ def measurements(run: Run) -> Measurements:
 
 
 def window_median(run: Run, series: Series, window: str) -> float:
-    """The median of what is a number over the ``first tenth``, ``second half`` or ``whole`` of a run's updates."""
+    """The median of what is a number over the ``WINDOWS`` of a run's updates."""
     first, end = (part * int(run.setting("steps")) for part in WINDOWS[window])
     steps, values = series
     return float(median(values[(steps >= first) & (steps < end)]))

@@ -1,0 +1,86 @@
+"""What a verdict rests on: planted records whose windows disagree, and seeds of which one decides."""
+
+import csv
+
+import pytest
+from helpers import invoke
+from planted import write
+
+from icsbench.analysis.claims import all_claims, claim_of
+from icsbench.analysis.claims.contract import Measured, Part
+from icsbench.analysis.groups import NotMeasured, group_runs
+from icsbench.analysis.sensitivity import sensitivities
+from icsbench.analysis.verdicts import Finding, decide, judge
+from icsbench.record.reader import load_runs
+from icsbench.report.sensitivity import agreement
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Gradients with BN change 10 times as much as without over the first half, and a twentieth over the second."""
+    root = tmp_path_factory.mktemp("results")
+    for seed in range(8):
+        write(root, "landscape", "bn", seed, difference=[10.0] * 20 + [0.05 * 1.05 ** (seed - 3.5)] * 20)
+        write(root, "landscape", "none", seed, difference=1.0)
+    return root
+
+
+def by_name(found):
+    return {one.name: one.verdict.verdict for one in found.others}
+
+
+def test_windows_that_disagree_are_told(results):
+    (found,) = sensitivities(judge(load_runs(results), [claim_of("11b")]))
+    assert found.registered.verdict == "supported"
+    outcomes = by_name(found)
+    # 40 updates, every 25th: the median over all is between the halves; from step 200 on 12 of 32 are of the first.
+    assert outcomes["window: first quarter"] == outcomes["window: whole"] == "contradicted"
+    assert outcomes["window: after both left chance"] == outcomes["relative"] == "supported"
+    # The loss falls by the same factor at each update: 3 of 8 bins at 10, 5 at 0.05, geometric mean 0.36.
+    assert outcomes["at matched loss"] == "contradicted"
+    assert all(outcomes[f"without seed {seed}"] == "supported" for seed in range(8))
+    assert [outcomes[f"the first {n} seeds"] for n in range(3, 8)] == ["inconclusive"] * 3 + ["supported"] * 2
+    assert "window: second half" not in outcomes  # the registered one itself
+    assert agreement(found) == "12 of 15 (80 %); flipped by: window: first quarter"
+
+
+def test_the_command_prints_and_writes_them(results, tmp_path):
+    said = invoke("claims", "sensitivity", str(results), "--out", str(tmp_path))
+    assert said.code == 0 and "12 of 15 (80 %); flipped by: window: first" in " ".join(said.out.split())
+    with open(tmp_path / "sensitivity.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["claim"] == "11b"]
+    assert rows[0]["specification"] == "registered" and len(rows) == 1 + 5 + 8 + 5
+    assert sum(row["agrees"] == "True" for row in rows[1:]) == 12 and sum(row["counts"] == "False" for row in rows) == 3
+    assert "| 11b |" in (tmp_path / "sensitivity.md").read_text()
+
+
+def verdict_on(values, group=None, **more):
+    part = Part("m", lambda group: Measured({}, {}), "what", ("study",), low=0, **more)
+    claim = claim_of("11b").__class__(id="900", statement="S.", by="B", where="w", parts=(part,))
+    return decide([(claim, [Finding(part, group, dict(enumerate(values)), {})])])
+
+
+def test_one_seed_that_decides_is_found():
+    (found,) = sensitivities(verdict_on([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, -1.5]))
+    assert found.registered.verdict == "inconclusive"
+    outcomes = by_name(found)
+    assert outcomes["without seed 6"] == "supported" and outcomes["without seed 0"] == "inconclusive"
+    assert found.flipped_by is None and found.opened_by is None  # nothing was decided
+    (found,) = sensitivities(verdict_on([1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1]))
+    assert agreement(found) == "8 of 8 (100 %)"  # each of seven left out, and the first six
+
+
+def test_what_cannot_be_measured_neither_agrees_nor_not(results):
+    def lacking(group):
+        raise NotMeasured("no such probe")
+
+    claim = claim_of("4")
+    assert {"mean over all steps", "last tenth of the steps"} == {
+        name for part in claim.parts for name in part.variants
+    }
+    assert all(name for one in all_claims() for part in one.parts for name in part.variants)
+    (group,) = group_runs(load_runs(results))
+    (found,) = sensitivities(verdict_on([1.0, 1.1, 0.9, 1.2, 0.8, 1.0], group, variants={"other": lacking}))
+    assert by_name(found)["other"] == "not measured"
+    assert agreement(found) == "none to compare with: too few seeds to leave one out"
+    assert sensitivities(verdict_on([])) == []
