@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from icsbench import __version__, terminal
+from icsbench import __version__, reading, terminal
 from icsbench.errors import IcsbenchError
 from icsbench.members import member, members
 
 if TYPE_CHECKING:
-    from icsbench.analysis.diff import Side
     from icsbench.labs.contract import Lab
-    from icsbench.record.reader import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -135,7 +133,7 @@ def figures(
     at_step: AtStep = None,
 ) -> None:
     """Redraw table and figures from the records alone."""
-    _draw(results, out, at_step)
+    reading.draw(results, out, at_step)
 
 
 Scale = Annotated[
@@ -169,7 +167,7 @@ def judge(
 ) -> None:
     """Judge every claim by the records: icsbench claims RESULTS means this."""
     if not list_:
-        _claims(results, out or _folder(results, at_step), scale, at_step)
+        reading.judge_and_write(results, out or reading.folder_of(results, at_step), scale, at_step)
         return
     from rich.console import Console
 
@@ -222,7 +220,7 @@ def diff(
     from icsbench.analysis.diff import compare
     from icsbench.report.diff import print_diff, write_diff_json, write_diff_markdown
 
-    found = compare(_judged(a, scale), _judged(b, scale))
+    found = compare(reading.judged(a, scale), reading.judged(b, scale))
     print_diff(Console(), found)
     written = [write_diff_markdown(found, md)] if md else []
     written += [write_diff_json(found, json)] if json else []
@@ -246,9 +244,9 @@ def sensitivity(
     from icsbench.analysis.verdicts import judge
     from icsbench.report.sensitivity import print_sensitivity, write_sensitivity
 
-    found = sensitivities(judge(_finished(results, scale, at_step)))
+    found = sensitivities(judge(reading.finished(results, scale, at_step)))
     print_sensitivity(Console(), found)
-    folder = out or _folder(results, at_step)
+    folder = out or reading.folder_of(results, at_step)
     files = write_sensitivity(found, folder)
     print(f"written to {folder}: {', '.join(path.name for path in files)}")
 
@@ -261,7 +259,7 @@ def report(
     at_step: AtStep = None,
 ) -> None:
     """Write one self-contained HTML page: the debate, the verdicts, the figures and the runs."""
-    _report(results, out or _folder(results, at_step) / "report.html", scale, at_step)
+    reading.write_page(results, out or reading.folder_of(results, at_step) / "report.html", scale, at_step)
 
 
 @app.command()
@@ -278,7 +276,7 @@ def export(
     from icsbench.analysis.verdicts import judge
     from icsbench.report.export import write_crate
 
-    found = _finished(results, scale)
+    found = reading.finished(results, scale)
     files = write_crate(found, judge(found), results, out, license_)
     unfinished = sum(not run.finished for run in found)
     if unfinished:
@@ -381,118 +379,18 @@ def _reproduce(arguments: list[str], list_: bool) -> None:
             failed.append(study)
             print(f"icsbench: {study}: {error}", file=sys.stderr)
             continue
-        _draw(plan.results / study, None)
+        reading.draw(plan.results / study, None)
     if set(plan.studies) - set(failed):
-        _claims(plan.results, plan.results, plan.scale)
-        _report(plan.results, plan.results / "report.html", plan.scale)
+        reading.judge_and_write(plan.results, plan.results, plan.scale)
+        reading.write_page(plan.results, plan.results / "report.html", plan.scale)
     if failed:
         raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
-
-
-def _folder(results: Path, at_step: int | None) -> Path:
-    return results if at_step is None else results / f"at-step-{at_step}"
-
-
-def _loaded(results: Path, at_step: int | None) -> "list[Run]":
-    from icsbench.record.cut import cut
-    from icsbench.record.reader import load_runs
-
-    found = load_runs(results)
-    return found if at_step is None else [cut(run, at_step) for run in found]
-
-
-def _finished(results: Path, scale: str | None, at_step: int | None = None) -> "list[Run]":
-    from icsbench.analysis.verdicts import refuse_changed
-
-    found = _loaded(results, at_step)
-    kept = [run for run in found if scale is None or run.setting("scale") == scale]
-    refuse_changed(run for run in found if run not in kept)
-    if not kept:
-        scales = ", ".join(sorted({str(run.setting("scale")) for run in found}))
-        raise IcsbenchError(f"{results}: no run of scale {scale}; there are {scales}")
-    return kept
-
-
-def _judged(path: Path, scale: str | None) -> "Side":
-    from icsbench.analysis.diff import side_of
-    from icsbench.analysis.verdicts import judge
-    from icsbench.report.files import claims_as_json, read_claims
-
-    content = claims_as_json(judge(_finished(path, scale)), path) if path.is_dir() else read_claims(path)
-    return side_of(content, str(path))
-
-
-def _claims(results: Path, out: Path, scale: str | None, at_step: int | None = None) -> None:
-    from rich.console import Console
-
-    from icsbench.analysis.verdicts import judge
-    from icsbench.report.console import print_claims
-    from icsbench.report.files import write_claims
-
-    found = _finished(results, scale, at_step)
-    verdicts = judge(found)
-    print_claims(Console(), verdicts, at_step)
-    files = write_claims(verdicts, out, results, at_step)
-    unfinished = sum(not run.finished for run in found)
-    if unfinished:
-        print(f"not counted: {unfinished} of {len(found)} runs, not finished (icsbench runs lists them)")
-    print(f"written to {out}: {', '.join(path.name for path in files)}")
-
-
-def _report(results: Path, out: Path, scale: str | None, at_step: int | None = None) -> None:
-    from icsbench.analysis.verdicts import judge
-
-    terminal.import_matplotlib()
-    from icsbench.report.html import write_report
-
-    found = _finished(results, scale, at_step)
-    print(f"written to {write_report(_with_steps(found), judge(found), out)}")
-
-
-def _with_steps(runs: "list[Run]") -> "list[Run]":
-    """Where records were cut, without those of labs, which have no steps.
-
-    :raises IcsbenchError: there are no others.
-    """
-    kept = [run for run in runs if run.at_step is None or run.kind == "training"]
-    if not kept:
-        raise IcsbenchError("all runs are of labs, which have no steps to be cut at; leave --at-step out")
-    return kept
 
 
 def _launch(arguments: list[str]) -> None:
     from icsbench.app.launch import launch
 
     launch(arguments)
-
-
-def _draw(results: Path, out: Path | None, at_step: int | None = None) -> None:
-    from rich.console import Console
-
-    from icsbench.analysis.files import Drawn
-    from icsbench.report.console import print_results, print_updates
-    from icsbench.report.files import write_results, write_updates
-
-    found = _with_steps(_loaded(results, at_step))
-    out = out or _folder(results, at_step) / "figures"
-    print_results(Console(), found)
-    print_updates(Console(), found)
-    drawn = Drawn(out, results, found)
-    before = drawn.read()
-    if before is None:
-        terminal.import_matplotlib()
-        from icsbench.figures import draw_all
-
-        said: list[str] = []
-        files = [*draw_all(found, out, said.append), *write_results(found, out)]
-        files += write_updates(found, out)
-        drawn.note(files, said)
-    else:
-        files, said = before
-    for line in said:
-        print(line)
-    news = "written" if before is None else "up to date"
-    print(f"{len(files)} files {news} in {out} (figures as PDF, PNG and CSV; tables as CSV and markdown)")
 
 
 def main() -> None:

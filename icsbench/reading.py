@@ -1,0 +1,121 @@
+"""What the commands do that read records: judge, draw, write tables and the page. Imports are made where needed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icsbench import terminal
+from icsbench.errors import IcsbenchError
+
+if TYPE_CHECKING:
+    from icsbench.analysis.diff import Side
+    from icsbench.record.reader import Run
+
+
+def folder_of(results: Path, at_step: int | None) -> Path:
+    """Where what is judged at a step goes: a folder of its own in that of the records."""
+    return results if at_step is None else results / f"at-step-{at_step}"
+
+
+def loaded(results: Path, at_step: int | None) -> "list[Run]":
+    """The runs of a folder, cut at a step where one is given."""
+    from icsbench.record.cut import cut
+    from icsbench.record.reader import load_runs
+
+    found = load_runs(results)
+    return found if at_step is None else [cut(run, at_step) for run in found]
+
+
+def finished(results: Path, scale: str | None, at_step: int | None = None) -> "list[Run]":
+    """The runs that are judged, of one scale where it is given.
+
+    :raises IcsbenchError: there are none, or one that is not of the scale was changed.
+    """
+    from icsbench.analysis.verdicts import refuse_changed
+
+    found = loaded(results, at_step)
+    kept = [run for run in found if scale is None or run.setting("scale") == scale]
+    refuse_changed(run for run in found if run not in kept)
+    if not kept:
+        scales = ", ".join(sorted({str(run.setting("scale")) for run in found}))
+        raise IcsbenchError(f"{results}: no run of scale {scale}; there are {scales}")
+    return kept
+
+
+def judged(path: Path, scale: str | None) -> "Side":
+    """One side of a comparison: a folder of records, judged anew, or a claims.json as it is."""
+    from icsbench.analysis.diff import side_of
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report.files import claims_as_json, read_claims
+
+    content = claims_as_json(judge(finished(path, scale)), path) if path.is_dir() else read_claims(path)
+    return side_of(content, str(path))
+
+
+def judge_and_write(results: Path, out: Path, scale: str | None, at_step: int | None = None) -> None:
+    """Judge every claim; print the verdicts, and write claims.json, .csv and .md."""
+    from rich.console import Console
+
+    from icsbench.analysis.verdicts import judge
+    from icsbench.report.console import print_claims
+    from icsbench.report.files import write_claims
+
+    found = finished(results, scale, at_step)
+    verdicts = judge(found)
+    print_claims(Console(), verdicts, at_step)
+    files = write_claims(verdicts, out, results, at_step)
+    unfinished = sum(not run.finished for run in found)
+    if unfinished:
+        print(f"not counted: {unfinished} of {len(found)} runs, not finished (icsbench runs lists them)")
+    print(f"written to {out}: {', '.join(path.name for path in files)}")
+
+
+def write_page(results: Path, out: Path, scale: str | None, at_step: int | None = None) -> None:
+    """Write the page of debate, verdicts, figures and runs."""
+    from icsbench.analysis.verdicts import judge
+
+    terminal.import_matplotlib()
+    from icsbench.report.html import write_report
+
+    found = finished(results, scale, at_step)
+    print(f"written to {write_report(_with_steps(found), judge(found), out)}")
+
+
+def _with_steps(runs: "list[Run]") -> "list[Run]":
+    """Where records were cut, without those of labs, which have no steps.
+
+    :raises IcsbenchError: there are no others.
+    """
+    kept = [run for run in runs if run.at_step is None or run.kind == "training"]
+    if not kept:
+        raise IcsbenchError("all runs are of labs, which have no steps to be cut at; leave --at-step out")
+    return kept
+
+
+def draw(results: Path, out: Path | None, at_step: int | None = None) -> None:
+    """Print the tables, and draw the figures that the records do not have yet."""
+    from rich.console import Console
+
+    from icsbench.analysis.files import Drawn
+    from icsbench.report.console import print_results, print_updates
+    from icsbench.report.files import write_results, write_updates
+
+    found = _with_steps(loaded(results, at_step))
+    out = out or folder_of(results, at_step) / "figures"
+    print_results(Console(), found)
+    print_updates(Console(), found)
+    drawn = Drawn(out, results, found)
+    before = drawn.read()
+    if before is None:
+        terminal.import_matplotlib()
+        from icsbench.figures import draw_all
+
+        said: list[str] = []
+        files = [*draw_all(found, out, said.append), *write_results(found, out)]
+        files += write_updates(found, out)
+        drawn.note(files, said)
+    else:
+        files, said = before
+    for line in said:
+        print(line)
+    news = "written" if before is None else "up to date"
+    print(f"{len(files)} files {news} in {out} (figures as PDF, PNG and CSV; tables as CSV and markdown)")
