@@ -31,6 +31,7 @@ CROISSANT_FILE = "croissant.json"
 PROCESS_RUN = "https://w3id.org/ro/wfrun/process/0.5"
 _RECORD = (CONFIG, ENVIRONMENT, METRICS, SUMMARY, SEAL)
 _EXPORT = "#export"
+_NO_LICENSE = "none is stated; ask those who made the records before you use them"  # RO-Crate wants some statement
 _COMPLETED = "http://schema.org/CompletedActionStatus"
 _MEDIA = {
     ".csv": "text/csv",
@@ -185,7 +186,7 @@ def _fill(
     )
     if license:
         crate.add(license, "CreativeWork", name=license)
-    root = about | {"license": _ref(license)} if license else about
+    root = about | {"license": _ref(license) if license else _NO_LICENSE}
     crate.write(METADATA, _metadata(crate, root, [*top, *folders], [*actions, _EXPORT, *reviews]))
     return [METADATA, *top]
 
