@@ -36,7 +36,11 @@ _MATCHED_LOSS = (
 )
 
 
-def _bn_to_none(ratio: Callable[[str, Run, Run], float], quantity: str, group: Group) -> Measured:
+Ratio = Callable[[str, Run, Run], float]
+"""Of a quantity, with BN over without."""
+
+
+def _bn_to_none(ratio: Ratio, quantity: str, group: Group) -> Measured:
     """``ratio(quantity, bn, none)`` of every seed of which neither run diverged."""
     parts = {"bn": at_papers_rate(group, "bn"), "none": at_papers_rate(group, "none")}
     return paired(parts, unless_diverged(partial(ratio, quantity)))
@@ -47,7 +51,7 @@ def _second_half(quantity: str, bn: Run, none: Run) -> float:
     return positive_ratio(window_of(bn, quantity), window_of(none, quantity))
 
 
-def _over(window: str) -> Callable[[str, Run, Run], float]:
+def _over(window: str) -> Ratio:
     """Of the medians over a window of training."""
     return lambda quantity, bn, none: positive_ratio(window_of(bn, quantity, window), window_of(none, quantity, window))
 
@@ -58,13 +62,15 @@ def _off_chance(quantity: str, bn: Run, none: Run) -> float:
     return positive_ratio(*(_median(_measured_from(run, left), quantity) for run in (bn, none)))
 
 
-def _variants(registered: Callable[[str, Run, Run], float], quantity: str, **others: str) -> dict[str, Measure]:
+def _variants(registered: Ratio, quantity: str, **others: str) -> dict[str, Measure]:
     """The same ratio over every other window, at matched loss, and of other quantities in the place of this one."""
-    windows = {f"window: {name}": _over(name) for name in ("first quarter", "second half", "whole")}
-    windows |= {"window: after both left chance": _off_chance, "at matched loss": _matched}
-    windows.pop({_second_half: "window: second half", _off_chance: "window: after both left chance"}[registered])
+    ratios: dict[str, Ratio] = {f"window: {name}": _over(name) for name in ("first quarter", "whole")}
+    ratios |= {"window: second half": _second_half, "window: after both left chance": _off_chance}
+    ratios |= {"at matched loss": _matched}
     of_others = {name: partial(_bn_to_none, registered, other) for name, other in others.items()}
-    return {name: partial(_bn_to_none, ratio, quantity) for name, ratio in windows.items()} | of_others
+    return {
+        name: partial(_bn_to_none, ratio, quantity) for name, ratio in ratios.items() if ratio is not registered
+    } | of_others
 
 
 def _matched(quantity: str, bn: Run, none: Run) -> float:
