@@ -418,7 +418,7 @@ def _displayed(part: Part, value: float) -> float:
 
 
 def _region(part: Part) -> tuple[float, float]:
-    if part.kind == "value":
+    if part.kind != "ratio":
         return part.low, part.high
     return math.log(part.low) if part.low > 0 else -math.inf, math.log(part.high)
 

@@ -53,7 +53,7 @@ def region(part: Part) -> str:
     sign = "×" if part.kind == "ratio" else ""
     unit = _unit(part)
     low, high = f"{sign}{part.low:.3g}", f"{sign}{part.high:.3g}"
-    lowest = -math.inf if part.kind == "value" else 0.0
+    lowest = 0.0 if part.kind == "ratio" else -math.inf
     if part.low <= lowest:
         return f"below {high}{unit}"
     return f"above {low}{unit}" if math.isinf(part.high) else f"between {low} and {high}{unit}"

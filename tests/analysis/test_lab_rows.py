@@ -66,15 +66,15 @@ def test_a_number_per_network_through_all_seeds(group):
 def test_a_verdict_on_networks_says_networks(group, tmp_path):
     part = Part("slope", per_network(slope), "slope", ("walks",), of="networks", low=0.6, high=0.8)
     claim = Claim("900", "It doubles.", "Nobody", "nowhere", parts=(part,))
-    values = {number: math.log(2) + 0.01 * (number % 5) for number in range(40)}
+    values = {number: math.log(2) + 0.01 * (number % 5) for number in range(45)}
     [verdict] = decide([(claim, [Finding(part, group, values, {})])])
-    assert (verdict.verdict, verdict.n, verdict.of) == ("supported", 40, "networks")
+    assert (verdict.verdict, verdict.n, verdict.of) == ("supported", 45, "networks")
     assert math.isnan(verdict.p_sign_flip) and math.isnan(verdict.findings[0].p_sign_flip) and not verdict.disagree
-    assert "| 40 networks |" in claims_as_markdown([verdict])
-    assert "per network: 40 values, which are in claims.json" in explain(verdict)
-    assert "mean over 40 networks" in explain(verdict)
+    assert "| 45 networks |" in claims_as_markdown([verdict])
+    assert "per network: 45 values, which are in claims.json" in explain(verdict)
+    assert "mean over 45 networks" in explain(verdict)
     page = write_report([], [verdict], tmp_path / "report.html").read_text()
-    assert ">40 networks</td>" in page and "Mean over 40 networks" in page and ">network</th>" not in page
+    assert ">45 networks</td>" in page and "Mean over 45 networks" in page and ">network</th>" not in page
     few = decide([(claim, [Finding(part, group, dict([*values.items()][:3]), {})])])[0]
     assert few.reason.startswith("3 networks with a value")
     named = decide([(claim, [replace(Finding(part, group, values, {}), left_out={7: "no finite value"})])])[0]

@@ -9,9 +9,11 @@ import pytest
 import yaml
 from helpers import invoke
 from planted import MEASURED, PLANT, finish, plant, plant_claim, write
+from scipy import stats
 
 from icsbench.analysis.claims import all_claims, claim_of, serves
 from icsbench.analysis.claims.contract import Claim, Measured, Part
+from icsbench.analysis.decision import Rule
 from icsbench.analysis.groups import group_runs
 from icsbench.analysis.verdicts import Finding, decide, judge
 from icsbench.errors import IcsbenchError
@@ -311,10 +313,54 @@ def test_a_verdict_that_stands_alone_may_not_stand_among_many():
     weak = [0.1, 1.9, 0.3, 1.5, 0.2, 1.4]
     alone = decide([(claim(), [finding(weak)])])[0]
     assert alone.verdict == "supported" and 0.005 < alone.p < 0.05
-    among = decide([(claim(str(i)), [finding(weak)]) for i in range(12)])
+    others = [(claim(str(i)), [finding([value + i / 1e9 for value in weak])]) for i in range(12)]
+    among = decide(others)
     assert {verdict.verdict for verdict in among} == {"inconclusive"}
     assert among[0].p == alone.p and among[0].p_holm == pytest.approx(min(1, 12 * alone.p))
     assert "after Holm over 12 claims" in among[0].reason
+
+
+def test_claims_on_the_same_measurement_are_one_member():
+    weak = [0.1, 1.9, 0.3, 1.5, 0.2, 1.4]
+    alone = decide([(claim(), [finding(weak)])])[0]
+    shared = decide([(claim(str(i)), [finding(weak, low=-i)]) for i in range(12)])
+    assert shared[0].verdict == "supported" and shared[0].p_holm == pytest.approx(alone.p)
+
+
+def test_one_part_outside_is_enough_whatever_the_others_have():
+    outside, open_, few = finding([-5.0, -5.2, -4.9, -5.1, -5.0, -4.8]), finding([3.0, -3.0] * 3), finding([1.0] * 2)
+    missing = Finding(outside.part, None, {}, {}, missing="no runs")
+    for other in (open_, few, missing):
+        verdict = decide([(claim(), [outside, other])])[0]
+        assert verdict.verdict == "contradicted" and "part 1 below" in verdict.reason
+    inside = finding([5.0, 5.2, 4.9, 5.1, 5.0, 4.8])
+    assert decide([(claim(), [inside, missing])])[0].verdict == "inconclusive"
+    assert decide([(claim(), [inside, few])])[0].verdict == "inconclusive"
+
+
+def test_a_count_is_judged_by_the_exact_binomial_test():
+    twelve = finding([1.0] * 11 + [0.0], low=0.5, kind="count")
+    verdict = decide([(claim(), [twelve])])[0]
+    assert verdict.verdict == "supported"
+    assert verdict.p == pytest.approx(2 * stats.binomtest(11, 12, 0.5, alternative="greater").pvalue)
+    interval = verdict.findings[0].interval
+    assert interval[:3] == pytest.approx((11 / 12, *stats.binomtest(11, 12).proportion_ci(0.95)))
+    assert decide([(claim(), [finding([1.0, 0.0] * 6, low=0.5, kind="count")])])[0].verdict == "inconclusive"
+
+
+def test_an_exact_rule_wants_the_sign_flips_too():
+    """Six equal signs have 2 / 64 at the smallest, whatever Student's t says."""
+    sure = finding([5.0, 5.2, 4.9, 5.1, 5.0, 4.8])
+    assert decide([(claim(), [sure])], Rule(level=0.03))[0].verdict == "supported"
+    assert decide([(claim(), [sure])], Rule(level=0.03, exact=True))[0].verdict == "inconclusive"
+    twelve = finding([5.0, 5.2, 4.9, 5.1, 5.0, 4.8] * 2)
+    assert decide([(claim(), [twelve])], Rule(level=0.03, exact=True))[0].verdict == "supported"
+
+
+def test_members_that_are_not_measured_yet_count():
+    values = finding([1.0, 1.4, 0.8, 1.2, 1.1, 0.9])
+    alone, among = (decide([(claim(), [values])], members=n)[0] for n in (None, 30))
+    assert among.p_holm == pytest.approx(30 * alone.p) and "over 30 claims" in among.reason
 
 
 def test_claims_of_too_few_seeds_do_not_tighten_the_others():

@@ -40,9 +40,11 @@ def accuracy_under(run: Run, protocol: str, split: str = "test") -> float:
 
 
 def protocols(runs: Iterable[Run]) -> list[str]:
-    """The evaluation protocols under which a run has a test accuracy, in ``protocol_order``."""
-    measured = (run.test_accuracy.items() for run in runs)
-    return sorted({name for found in measured for name, value in found if math.isfinite(value)}, key=protocol_order)
+    """The evaluation protocols found among the runs, in ``protocol_order``; of cut ones, those evaluated at the cut."""
+    found = {
+        name for run in runs for name, value in run.test_accuracy.items() if run.at_step is None or math.isfinite(value)
+    }
+    return sorted(found, key=protocol_order)
 
 
 def protocol_order(protocol: str) -> tuple[bool, int, str]:
