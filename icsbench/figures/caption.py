@@ -10,6 +10,8 @@ from icsbench.analysis.tables import setting_of
 from icsbench.figures.style import FEWEST_FOR_AN_INTERVAL, Line
 from icsbench.record.reader import Regime
 
+_MOST_OUTCOMES = 8
+"""More sentences on single conditions than these nobody reads."""
 CUT_OFF = "Intervals that leave a panel are cut off."
 
 
@@ -57,7 +59,7 @@ def missing(drawn: Sequence[Line]) -> str:
 
 
 def outcomes(group: Group) -> list[str]:
-    """A sentence for each condition of how many runs diverged or ended at chance."""
+    """A sentence for each condition of how many runs diverged or ended at chance; one for all where these are many."""
     sentences = []
     for condition in group.conditions:
         label = _label(condition.regime, condition.lr, len(group.lrs) > 1)
@@ -68,7 +70,10 @@ def outcomes(group: Group) -> list[str]:
         chance = sum(run.status == "chance" for run in condition.runs)
         if chance:
             sentences.append(f"{label}: {chance} of {n} runs were at chance at the end.")
-    return sentences
+    if len(sentences) <= _MOST_OUTCOMES:
+        return sentences
+    diverged, chance = (sum(run.status == status for run in group.runs) for status in ("diverged", "chance"))
+    return [f"Of {len(group.runs)} runs {diverged} diverged and {chance} were at chance at the end; runs.csv has each."]
 
 
 def _label(regime: Regime, lr: float, several_lrs: bool) -> str:

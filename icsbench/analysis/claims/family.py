@@ -336,7 +336,7 @@ OTHER_DEVIATIONS_TRAIN_AS_WELL = Claim(
         "Control: the network without a norm, in the last part: where it trains as well, the claim says nothing.",
         _ONE_NETWORK,
     ),
-    figures=("accuracy", "scan"),
+    figures=("accuracy", "protocols"),
 )
 
 RENORMALIZATION_AT_SMALL_BATCHES = Claim(
@@ -371,5 +371,5 @@ RENORMALIZATION_AT_SMALL_BATCHES = Claim(
         "Control: the network without a norm at the same batch (figure).",
         _ONE_NETWORK,
     ),
-    figures=("accuracy", "scan"),
+    figures=("accuracy", "protocols"),
 )
