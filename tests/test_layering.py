@@ -63,7 +63,8 @@ ALLOWED = {
     "figures": {"errors", "members", "record", "analysis"},
     "report": {"errors", "source", "record", "analysis", "figures"},
     "app": {"errors", "terminal", "atomic", "config", "members", "record", "labs", "training"},
-    "cli": {"errors", "members", "terminal", "labs", "app", "record", "analysis", "figures", "report"},
+    "reading": {"errors", "terminal", "record", "analysis", "figures", "report"},
+    "cli": {"errors", "members", "terminal", "reading", "labs", "app", "record", "analysis", "report"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}

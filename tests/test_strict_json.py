@@ -104,6 +104,11 @@ def test_columns_of_diverged_runs_are_numbers(studies):
         assert run.summary.keys() == old.summary.keys()
 
 
+def _alike(content: bytes) -> bytes:
+    """Without the name of the folder, and the checksums of the seals that the page shows: the bytes do differ."""
+    return re.sub(rb"\b[0-9a-f]{12}\b", b"SEAL", re.sub(rb"\b(results|old)/", b"", content))
+
+
 @pytest.mark.parametrize("command", [pytest.param("figures", marks=pytest.mark.slow), "claims", "runs", "report"])
 def test_commands_say_the_same_of_records_with_bare_tokens(studies, monkeypatch, command):
     isolate(monkeypatch, studies)
@@ -118,7 +123,7 @@ def test_commands_say_the_same_of_records_with_bare_tokens(studies, monkeypatch,
         }
         found[folder] = (
             told.out.replace(folder, "FOLDER"),
-            {name: re.sub(rb"\b(results|old)/", b"", content) for name, content in written.items()},
+            {name: _alike(content) for name, content in written.items()},
         )
     assert found["results"][0].split() == found["old"][0].split()
     assert found["results"][1] == found["old"][1]

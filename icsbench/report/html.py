@@ -119,7 +119,11 @@ def _templates() -> Environment:
 def _summary(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> str:
     judged = {run for verdict in verdicts for run in verdict.runs}
     labels = sorted({str(run.environment["data"]["label"]) for run in judged if "data" in run.environment})
-    return summary_line(verdicts, runs[0].at_step) + (f"; data: {'; '.join(labels)}" if labels else "") + "."
+    return (
+        summary_line(verdicts, runs[0].at_step if runs else None)
+        + (f"; data: {'; '.join(labels)}" if labels else "")
+        + "."
+    )
 
 
 def _papers(verdict: Verdict) -> list[str]:
