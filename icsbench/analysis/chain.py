@@ -110,10 +110,13 @@ class Chain:
 
 
 def runs_behind(finding: Finding) -> list[tuple[list[int], tuple[Run, ...]]]:
-    """The runs behind the numbers of a part: of neighbouring keys with the same runs in one."""
+    """The runs behind the numbers of a part: of neighbouring keys with the same runs in one.
+
+    Where the numbers are not of seeds and their measure does not say which runs are behind each, all runs are.
+    """
     runs = finding.group.runs if finding.group else ()
     of_key = {
-        key: finding.behind.get(key) or tuple(run for run in runs if run.seed == key)
+        key: finding.behind.get(key) or tuple(run for run in runs if run.seed == key or finding.part.of != "seeds")
         for key in sorted({*finding.values, *finding.left_out})
     }
     return [([*keys], behind) for behind, keys in groupby(of_key, key=of_key.__getitem__)]
