@@ -43,11 +43,12 @@ def finished(results: Path, scale: str | None, at_step: int | None = None) -> "l
 
 def judged(path: Path, scale: str | None) -> "Side":
     """One side of a comparison: a folder of records, judged anew, or a claims.json as it is."""
+    from icsbench.analysis.committed import read_file
     from icsbench.analysis.diff import side_of
     from icsbench.analysis.verdicts import judge
-    from icsbench.report.files import claims_as_json, read_claims
+    from icsbench.report.files import claims_as_json
 
-    content = claims_as_json(judge(finished(path, scale)), path) if path.is_dir() else read_claims(path)
+    content = claims_as_json(judge(finished(path, scale)), path) if path.is_dir() else read_file(path)
     return side_of(content, str(path))
 
 

@@ -10,6 +10,7 @@ from synthetic import DLN, LAYERS
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Part
 from icsbench.record.seal import SEAL, checksums
+from icsbench.report.words import decided, measured
 
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 MIDDLE = float(np.exp(np.log(RATES).mean()))
@@ -514,3 +515,8 @@ def plant_claim(root, claim: Claim, values, study=None) -> None:
 
 
 MEASURED = [claim for claim in all_claims() if any(part.of == "seeds" for part in claim.parts)]
+
+
+def explain(verdict) -> str:
+    """A verdict in full, with its arithmetic, as ``icsbench claims why`` shows it."""
+    return "\n".join([*measured(verdict), *decided(verdict)])

@@ -208,7 +208,7 @@ def _readable(root: Path) -> tuple[list[Run], dict[Path, str]]:
 
 
 def _as_they_are(claim: Claim, runs: Sequence[Run]) -> Verdict:
-    """The verdict on one claim by records some of which were changed: a part that they give no number has the reason"""
+    """The verdict on one claim by records some of which were changed: a part without a number has the reason."""
     findings = []
     for part in claim.parts:
         try:
@@ -243,8 +243,7 @@ def _sha256(path: Path) -> str:
 
 
 def _of_file(claim: Claim, path: Path) -> Chain:
-    content = path.read_bytes()
-    entries = read_claims(content, path)
+    entries = read_claims(path)
     if claim.id not in entries:
         raise IcsbenchError(f"{path}: has no claim {claim.id}; it has {', '.join(entries)}")
     entry = entries[claim.id]
@@ -256,7 +255,7 @@ def _of_file(claim: Claim, path: Path) -> Chain:
     links = tuple(_committed_links(finding, [*runs.values()]) for finding in verdict.findings)
     broken = ([differs] if differs else []) + _differences(verdict, entry)
     reason = "the claim was changed since" if differs else "the file was changed" if broken else ""
-    return Chain(verdict, links, tuple(broken), reason, (), str(path), hashlib.sha256(content).hexdigest())
+    return Chain(verdict, links, tuple(broken), reason, (), str(path), _sha256(path))
 
 
 def _committed_links(finding: Finding, records: Sequence[Record]) -> tuple[Link, ...]:

@@ -16,16 +16,34 @@ Entry = Mapping[str, Any]
 """A claim as ``claims.json`` has it."""
 
 
-def read_claims(content: bytes, path: Path) -> dict[str, Entry]:
-    """The claims in the bytes of a ``claims.json``, by id.
+def read_file(path: Path) -> Any:
+    """The content of a ``claims.json``.
 
-    :raises IcsbenchError: it is another file.
+    :raises IcsbenchError: there is no such file, or it is not JSON.
     """
     try:
-        entries = {entry["id"]: entry for entry in loads(content.decode())["claims"]}
+        return loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IcsbenchError(f"{path}: no such file or folder; give a results folder or a claims.json") from None
+    except OSError as error:
+        raise IcsbenchError(
+            f"{path}: cannot be read ({error.strerror}); give a results folder or a claims.json"
+        ) from None
+    except (ValueError, RecursionError):
+        raise IcsbenchError(f"{path}: not JSON; give a results folder, or a claims.json of icsbench claims") from None
+
+
+def read_claims(path: Path) -> dict[str, Entry]:
+    """The claims of a ``claims.json``, by id.
+
+    :raises IcsbenchError: it is another file, or cannot be read.
+    """
+    content = read_file(path)
+    try:
+        entries = {entry["id"]: entry for entry in content["claims"]}
         if entries and all(isinstance(id, str) for id in entries):
             return entries
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         pass
     raise IcsbenchError(f"{path}: holds no claims; give a claims.json that icsbench claims wrote, or a results folder")
 

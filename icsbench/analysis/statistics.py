@@ -214,19 +214,6 @@ def binomial_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(sample.mean()), float(low), float(high), len(sample))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down p-values of m tests: the k-th smallest is ``max over j <= k of (m - j + 1) p_(j)``, at most 1.
-
-    Rejecting where they are at most alpha keeps the chance of any false rejection at alpha. A NaN is no test.
-    """
-    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
-    adjusted, largest = [math.nan] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
-
-
 def seeds_needed(values: ArrayLike, low: float, high: float, level: float, power: float = 0.8) -> int | None:
     """How many seeds the one-sided t-test at ``level`` needs to decide with the probability ``power``.
 

@@ -248,7 +248,9 @@ def _verdict(summary: _Summary) -> Verdict:
         n=summary.n,
         p=summary.p.p,
         p_holm=summary.p.corrected,
-        p_sign_flip=of_parts([f.sign_flip if f.tested(summary.rule) else None for f in findings])[2],
+        p_sign_flip=of_parts(
+            [f.sign_flip if p is not None else None for f, p in zip(findings, summary.places, strict=True)]
+        )[2],
         seeds_needed=needed,
         scale=str(runs[0].setting("scale")) if runs else "",
         facts="; ".join(dict.fromkeys(group.facts for group in groups)),

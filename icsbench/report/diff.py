@@ -31,14 +31,14 @@ _HOW = (
 def print_diff(console: Console, diff: Diff) -> None:
     """Print a row per claim and per part, coloured by how the sides compare; then what they did otherwise."""
     for line in _sides(diff):
-        console.print(Text(_printable(line)), soft_wrap=True)
+        console.print(Text(words.printable(line)), soft_wrap=True)
     for table in (_claims(diff), _differences(diff)):
         if table.body:
             console.print()
             console.print(_table(table))
     console.print()
     for line in (*_notes(diff), _summary(diff)):
-        console.print(Text(_printable(line)), soft_wrap=True)
+        console.print(Text(words.printable(line)), soft_wrap=True)
 
 
 def write_diff_markdown(diff: Diff, out: Path) -> Path:
@@ -123,7 +123,7 @@ def _table(cells: TableCells) -> Table:
     for name in cells.header:
         table.add_column(Text(name), overflow="fold")
     for row in cells.body:
-        table.add_row(*(Text(_printable(cell), style=styles.get(cell, "")) for cell in row))
+        table.add_row(*(Text(words.printable(cell), style=styles.get(cell, "")) for cell in row))
     return table
 
 
@@ -155,14 +155,9 @@ def _summary(diff: Diff) -> str:
     return said + (f". Flipped: {', '.join(flips)}" if flips else "")
 
 
-def _printable(text: str) -> str:
-    """A text of a stranger's record without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _escaped(text: str) -> str:
-    """The same without what Markdown would obey."""
-    found = html.escape(_printable(text).replace("\\", "\\\\"), quote=False)
+    """A text without what a terminal or Markdown would obey."""
+    found = html.escape(words.printable(text).replace("\\", "\\\\"), quote=False)
     for mark in ("|", "`", "*"):
         found = found.replace(mark, f"\\{mark}")
     return found.replace("](", "]\\(")

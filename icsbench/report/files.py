@@ -12,9 +12,8 @@ from icsbench.analysis.quantities.optimisation import optimisation_table
 from icsbench.analysis.statistics import Interval
 from icsbench.analysis.tables import result_table, run_row
 from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, used_of
-from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run
-from icsbench.record.strict_json import dumps, loads
+from icsbench.record.strict_json import dumps
 from icsbench.report.markdown import claims_as_markdown, results_as_markdown, updates_as_markdown
 from icsbench.report.words import region
 
@@ -33,23 +32,6 @@ def write_claims(verdicts: Sequence[Verdict], out: Path, root: Path, at_step: in
         "claims.md": claims_as_markdown(verdicts, at_step).encode(),
     }
     return _write(out, contents)
-
-
-def read_claims(path: Path) -> Any:
-    """The content of a ``claims.json``.
-
-    :raises IcsbenchError: there is no such file, or it is not JSON.
-    """
-    try:
-        return loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IcsbenchError(f"{path}: no such file or folder; give a results folder or a claims.json") from None
-    except OSError as error:
-        raise IcsbenchError(
-            f"{path}: cannot be read ({error.strerror}); give a results folder or a claims.json"
-        ) from None
-    except (ValueError, RecursionError):
-        raise IcsbenchError(f"{path}: not JSON; give a results folder, or a claims.json of icsbench claims") from None
 
 
 def write_results(runs: Sequence[Run], out: Path) -> list[Path]:

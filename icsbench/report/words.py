@@ -77,11 +77,6 @@ def printable(line: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
-def explain(verdict: Verdict) -> str:
-    """One claim in full, with the arithmetic."""
-    return "\n".join(map(printable, [*measured(verdict), *decided(verdict)]))
-
-
 def measured(verdict: Verdict) -> list[str]:
     """What a claim says, and what was measured of its parts, in lines."""
     claim = verdict.claim

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from planted import explain
 from synthetic import write_lab
 
 from icsbench.analysis.claims.contract import Claim, Part
@@ -17,7 +18,6 @@ from icsbench.figures.series import number_of, series
 from icsbench.record.reader import load_runs
 from icsbench.report.html import write_report
 from icsbench.report.markdown import claims_as_markdown
-from icsbench.report.words import explain
 
 
 def rows_of_seed(seed):

@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from planted import finish
+from planted import explain, finish
 from synthetic import write_lab
 
 from icsbench.analysis.claims import claim_of
@@ -13,7 +13,6 @@ from icsbench.analysis.verdicts import judge
 from icsbench.figures import halfspaces
 from icsbench.figures.style import house_style, save
 from icsbench.record.reader import load_runs
-from icsbench.report.words import explain
 
 PROBLEMS, SEEDS = 3, 4
 CLAIMS = ("20", "35", "35b", "35c", "35d", "35e", "35f", "35g", "35h", "35i")

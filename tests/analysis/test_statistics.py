@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from icsbench.analysis import decision
 from icsbench.analysis.statistics import (
+    Place,
     binomial_test,
     geometric_band,
-    holm,
     mean_band,
     mean_interval,
     paired_difference,
@@ -205,6 +206,15 @@ def test_what_cannot_be_tested_is_refused(place):
         place([1.0, 2.0], 1, 1)
     with pytest.raises(IcsbenchError, match="40 at most"):
         sign_flip_test([0.0] * 41, -1, 1)
+
+
+def holm(p_values):
+    """The corrected p-values of claims of one part each, every one with a measurement of its own."""
+    places = [None if math.isnan(p) else Place(p / 2, 1.0, 1.0) for p in p_values]
+    return [
+        found.corrected
+        for found in decision.decide([decision.Tested((place,), number) for number, place in enumerate(places)])
+    ]
 
 
 def test_holm_by_hand_and_without_the_untested():

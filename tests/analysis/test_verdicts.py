@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import invoke
-from planted import MEASURED, PLANT, finish, plant, plant_claim, write
+from planted import MEASURED, PLANT, explain, finish, plant, plant_claim, write
 from scipy import stats
 
 from icsbench.analysis.claims import all_claims, claim_of, serves
@@ -20,7 +20,7 @@ from icsbench.errors import IcsbenchError
 from icsbench.record.reader import load_runs
 from icsbench.report.files import write_claims
 from icsbench.report.markdown import claims_as_markdown
-from icsbench.report.words import explain, region
+from icsbench.report.words import region
 
 CLAIMS = all_claims()
 PARTS = {part.name: part for claim in CLAIMS for part in claim.parts if part.of == "seeds"}
