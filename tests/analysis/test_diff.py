@@ -303,7 +303,11 @@ def test_text_of_a_file_is_neither_obeyed_by_a_terminal_nor_by_markdown():
             json.dump(content(entry | {"facts": bad + name}), file)
     result = invoke("diff", "a.json", "b.json", "--md", "diff.md")
     assert (result.code, result.err) == (0, "")
-    assert "\x1b" not in result.out and "\N{REPLACEMENT CHARACTER}[31m" in result.out and "[red]" in result.out.replace("\n", "")
+    assert (
+        "\x1b" not in result.out
+        and "\N{REPLACEMENT CHARACTER}[31m" in result.out
+        and "[red]" in result.out.replace("\n", "")
+    )
     with open("diff.md") as file:
         text = file.read()
     assert "\x1b" not in text and "<script>" not in text and "](" not in text
