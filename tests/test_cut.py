@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import invoke
 from planted import finish, write
-from synthetic import write_lab, write_run
+from synthetic import write_lab, write_run, write_study
 
 from icsbench.analysis.claims import claim_of
 from icsbench.analysis.groups import NotMeasured, group_runs
@@ -53,6 +53,26 @@ def test_rows_are_those_of_the_short_run_bit_for_bit(trained):
         assert beginning.setting("steps") == beginning.at_step == T and short.at_step is None
         assert beginning.steps_of("shift") == short.steps_of("shift") and T in beginning.steps_of("shift")
         assert beginning.seconds is None
+
+
+def test_a_cut_of_a_cut_is_the_cut_of_the_whole(trained):
+    for run in load_runs(trained / "long"):
+        once, twice = cut(run, 5), cut(cut(run, T), 5)
+        assert (once.at_step, once.settings, repr(once.summary)) == (twice.at_step, twice.settings, repr(twice.summary))
+        assert repr(once.metrics.rows) == repr(twice.metrics.rows)
+        with pytest.raises(IcsbenchError, match="has 10 steps and cannot be cut at step 20"):
+            cut(cut(run, T), 2 * T)
+
+
+def test_figures_at_a_step_are_drawn_of_a_whole_study(tmp_path):
+    """Of six seeds, where the figure of the budget would cut what is cut already."""
+    write_study(tmp_path, steps=40)
+    (path,) = {run.path.parent.parent for run in load_runs(tmp_path)}
+    middle = load_runs(tmp_path)[0].metrics.series("train/loss")[0][1]
+    done = invoke("figures", str(path), "--at-step", str(middle))
+    assert (done.code, done.err) == (0, "")
+    drawn = {path.name for path in (path / f"at-step-{middle}" / "figures").glob("*.png")}
+    assert "accuracy.png" in drawn and "budget.png" not in drawn
 
 
 def test_the_summary_is_that_of_the_short_run_where_it_was_evaluated(trained):

@@ -58,8 +58,10 @@ def parts_of(group: Group) -> list[tuple[Claim, Part]]:
 
 
 def can_be_cut(group: Group) -> bool:
-    """Whether the runs of a group contain shorter ones: trainings of one length, at rates that do not depend on it."""
+    """Whether the runs contain shorter ones: whole trainings of one length, at rates that do not depend on it."""
     if group.kind == "lab" or len({run.setting("steps") for run in group.runs}) > 1:
+        return False
+    if any(run.at_step is not None for run in group.runs):
         return False
     return all(run.settings.get("optim.schedule") in SCHEDULES for run in group.runs)
 

@@ -36,6 +36,8 @@ def cut(run: Run, step: int) -> Run:
         raise IcsbenchError(f"{run.path}: has {steps:,} steps and cannot be cut at step {step:,}; choose a smaller one")
     if step == steps:
         return replace(run, at_step=step)
+    if isinstance(run, _Beginning):
+        return cut(run.whole, step)
     _refuse_other_rates(run, step)
     summary = _summary(run, step)
     whole = {field.name: getattr(run, field.name) for field in fields(run)}
