@@ -8,6 +8,7 @@ from icsbench.config import Config
 from icsbench.errors import IcsbenchError
 from icsbench.record.schema import CHECKPOINT
 from icsbench.record.writer import folder_of
+from icsbench.streams import stream_seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,11 +66,16 @@ class Network:
         return {name: parameter.detach().clone() for name, parameter in self.untrained().named_parameters()}
 
     def untrained(self) -> "models.Network":
-        """A new copy of the network before the first update."""
-        from icsbench.norms import start_from_data
+        """A new copy of the network before the first update, with its noise at the start of its stream."""
+        import torch
+
+        from icsbench.norms import noise_modules, start_from_data
         from icsbench.training import build_model
 
         network = build_model(self.config, self.dataset.num_classes)
+        noise = torch.Generator().manual_seed(stream_seed(self.config.seed, "noise"))
+        for module in noise_modules(network):
+            module.generator = noise
         start_from_data(network, lambda: self.task.batches(0)[0])
         return network
 

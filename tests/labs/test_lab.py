@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from helpers import command, content, invoke, isolate, run_dir, run_dirs, start
 
@@ -213,3 +214,24 @@ def test_a_lab_of_an_installed_package_is_killed_and_goes_on(tmp_path):
 
 def test_the_dummy_is_found():
     assert member("labs", Lab, "walk") is WALK
+
+
+@pytest.mark.parametrize("lab", ["effective_rate", "large_steps", "signal_propagation", "start_gradients"])
+def test_the_noise_of_a_network_is_a_function_of_the_seed(monkeypatch, tmp_path, lab):
+    isolate(monkeypatch, tmp_path)
+    tiny = (
+        "norm=noisy_bn",
+        "model=vgg11",
+        "model.width=0.0625",
+        "data=digits",
+        "batch_size=8",
+        "steps=2",
+        "log_every=1",
+    )
+    found = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.rand(3)  # whatever the process has drawn before
+        done = invoke("lab", lab, *tiny, f"seed={seed}", f"results={name}", "wandb=disabled")
+        assert done.code == 0, done.err
+        found[name] = rows(run_dir(name))
+    assert found["a"] == found["b"] != found["c"]

@@ -124,17 +124,6 @@ def test_a_run_of_signals_from_the_command_line(monkeypatch, tmp_path):
     assert [row["step"] for row in found if "theory_variance" in row] == [0, 1, 2, 3]
 
 
-def test_noise_is_a_function_of_the_seed(monkeypatch, tmp_path):
-    isolate(monkeypatch, tmp_path)
-    found = []
-    for results in ("a", "b"):
-        torch.rand(3)  # whatever the process has drawn before
-        done = invoke("lab", "signal_propagation", "norm=noisy_bn", "model=vgg11", *LAB, f"results={results}")
-        assert done.code == 0, done.err
-        found.append(rows(run_dir(results)))
-    assert found[0] == found[1]
-
-
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -13,7 +13,6 @@ from icsbench.labs.contract import Row
 from icsbench.labs.effective_rate import VARIANTS
 from icsbench.labs.network import Network
 from icsbench.models import Network as Net
-from icsbench.norms import noise_modules
 from icsbench.streams import stream_seed
 from icsbench.training.evaluation import hits
 from icsbench.training.optimizers import build_optimizer
@@ -75,7 +74,6 @@ def course(network: Network, model: Net, rates: Tensor | None = None) -> Course:
     """Train ``model``, which is untrained, as it is; with ``rates``, on weights of fixed length at these rates."""
     config, task = network.config, network.task
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    _start_noise(model, config.seed)
     weights = _ahead_of_norm(model.parameters())
     apart = set(weights)
     optimizer = build_optimizer([p for p in model.parameters() if p not in apart], config.optim)
@@ -118,12 +116,6 @@ def _set_rates(optimizer: Optimizer, lr: float, relative: list[float] | None, fi
     for number, group in enumerate(optimizer.param_groups):
         scale = 1.0 if relative is None or number < first else relative[number - first]
         group["lr"] = lr * scale * group.get("lr_scale", 1)
-
-
-def _start_noise(model: Net, seed: int) -> None:
-    generator = torch.Generator().manual_seed(stream_seed(seed, "noise"))
-    for module in noise_modules(model):
-        module.generator = generator
 
 
 def _of_training(variant: str, found: Course, every: int) -> Iterator[Row]:

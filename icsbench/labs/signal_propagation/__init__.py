@@ -48,7 +48,6 @@ def _rows(options: SignalPropagationOptions, seed: int, network: Network) -> Ite
 
     x = measure.noise(options.samples, network.config.data.shape, seed)
     model = network.untrained()
-    measure.seed_noise(model, seed)
     if measure.scalars_of(model):
         for row in measure.signals(model, x):
             yield row | {"scalars": "start"}

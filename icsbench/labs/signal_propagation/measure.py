@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from icsbench.models import Network, Residual
-from icsbench.norms import noise_modules
 from icsbench.norms.normalizer_free import NormalizerFreeOptions, activation_gain, expected_stds
 from icsbench.norms.skipinit import ScalarGain
 from icsbench.options import Options
@@ -21,13 +20,6 @@ def noise(samples: int, shape: tuple[int, ...], seed: int) -> Tensor:
     """Inputs whose entries are independent N(0, 1): (samples, *shape), in float32."""
     stream = torch.Generator().manual_seed(stream_seed(seed, "signal_propagation"))
     return torch.randn(samples, *shape, generator=stream)
-
-
-def seed_noise(model: Network, seed: int) -> None:
-    """Have the noise of the model, where it draws any, come from the start of a stream of ``seed``."""
-    stream = torch.Generator().manual_seed(stream_seed(seed, "noise"))
-    for module in noise_modules(model):
-        module.generator = stream
 
 
 def scalars_of(model: Network) -> list[nn.Parameter]:

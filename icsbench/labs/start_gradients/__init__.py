@@ -39,7 +39,7 @@ def _rows(options: StartGradientsOptions, seed: int, network: Network) -> Iterat
     from icsbench.labs.start_gradients.measure import gradients
 
     for batch in range(options.batches):
-        found = gradients(network.untrained(), network.task.loss, *network.task.batches(batch), seed)
+        found = gradients(network.untrained(), network.task.loss, *network.task.batches(batch))
         for depth, (layer, gradient) in enumerate(found.items(), start=1):
             if not gradient < float("inf"):
                 raise IcsbenchError(f"the gradient of the untrained network is {gradient:g} at layer {layer}")

@@ -6,20 +6,15 @@ import torch
 from torch import Tensor
 
 from icsbench.models import Network
-from icsbench.norms import noise_modules
-from icsbench.streams import stream_seed
 
 
 def gradients(
-    model: Network, loss_fn: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor, seed: int
+    model: Network, loss_fn: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor
 ) -> dict[str, float]:
     """``||dL / dy_l||`` by the path of layer l, in forward order; see :mod:`icsbench.labs.start_gradients`.
 
-    Running statistics of the model are moved. Noise, where there is any, is drawn from a stream of ``seed``.
+    Running statistics of the model are moved, and where it draws noise, its stream.
     """
-    noise = torch.Generator().manual_seed(stream_seed(seed, "noise"))
-    for module in noise_modules(model):
-        module.generator = noise
     outputs: dict[str, Tensor] = {}
 
     def kept(path: str) -> Callable[..., Tensor]:
