@@ -263,13 +263,14 @@ def _quantiles(sample: Tensor) -> Tensor:
 
 
 def _histogram(sample: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    sample = sample.cpu()  # on a GPU there is no deterministic histogram
     low, high = sample[:, 0].min().item(), sample[:, -1].max().item()
     if not np.isfinite([low, high]).all():
         return np.zeros(BINS, np.int64), np.full(BINS + 1, np.nan, np.float32)
     if low == high:
         low, high = low - 0.5, high + 0.5
     counts = torch.histc(sample, bins=BINS, min=low, max=high)
-    return counts.cpu().numpy().astype(np.int64), np.linspace(low, high, BINS + 1, dtype=np.float32)
+    return counts.numpy().astype(np.int64), np.linspace(low, high, BINS + 1, dtype=np.float32)
 
 
 def _start(config: Any, model: Any, task: Task) -> ShiftProbe | None:
