@@ -243,7 +243,7 @@ def draw(errors: Sequence[dict[str, object]]) -> None:
         axis.set_xlim(-0.005, 1.1)
         axis.set_xticks([0, 0.05, 0.1, 0.2, 0.5, 1], ["0", "0.05", "0.1", "0.2", "0.5", "1"])
     axes[0].invert_yaxis()
-    axes[-1].legend(loc="upper left", fontsize="small")
+    axes[-1].legend(loc="lower left", fontsize="small")
     figure.savefig(OUT / "error.png", dpi=150, metadata={"Software": None})
 
 
@@ -254,8 +254,8 @@ def readme(errors: Sequence[dict[str, object]], powers: Sequence[dict[str, objec
         "",
         "The chance that a family of claims gets any false verdict, by simulation of the code that decides "
         "(`icsbench.analysis.verdicts.decide`). Every claim has its mean exactly on the bound of its region, where "
-        "a verdict either way is most often false, so every verdict is counted as false; claims are independent. The "
-        "bar is 0.05.",
+        "a verdict either way is most often false, so every verdict is counted as false (a mean just inside makes "
+        "`contradicted` false, one just outside `supported`). Claims are independent. The bar is 0.05.",
         "",
         "- two looks: the rule of the confirmation. After 12 seeds at 0.03 and, over the claims still open, after 24 "
         "at 0.02; Holm over the family; Student's t and the exact sign flips have to agree.",

@@ -12,7 +12,7 @@ from icsbench.analysis.groups import NotMeasured, group_runs
 from icsbench.analysis.sensitivity import sensitivities
 from icsbench.analysis.verdicts import Finding, decide, judge
 from icsbench.record.reader import load_runs
-from icsbench.report.sensitivity import agreement
+from icsbench.report.words import agreement
 
 
 @pytest.fixture(scope="module")
