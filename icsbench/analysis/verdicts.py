@@ -258,11 +258,8 @@ class _Summary:
     @property
     def refuted(self) -> list[tuple[int, Finding]]:
         """Those bounds that a value lies outside of, with their numbers."""
-        return [
-            (number, finding)
-            for number, finding in enumerate(self.findings, 1)
-            if finding.part.kind == "bound" and finding.holds(self.rule) is False
-        ]
+        bounds = [(number, of) for number, of in enumerate(self.findings, 1) if of.part.kind == "bound"]
+        return [(number, finding) for number, finding in bounds if finding.holds(self.rule) is False]
 
 
 def _disagree(p: float, p_sign_flip: float, n: int, tests: int = 1) -> bool:
