@@ -148,7 +148,6 @@ LINEAR_CONVERGENCE = Claim(
             "largest gap of the Rayleigh quotient / the bound of Theorem 1, over condition numbers and all steps until "
             "the bound is 1e-9 of the first gap",
             kind="bound",
-            low=-math.inf,
             high=1,
         ),
         *_linear("softplus", "smallest over condition numbers, softplus loss on halfspaces", "softplus"),
