@@ -4,6 +4,10 @@ A claim is supported if every part lies inside its region (p: the largest of the
 lies outside (p: the smallest of theirs times the number of parts; one part is enough, whatever the others have). The
 smaller of the two, doubled because either verdict could have come out, is the p-value of the claim.
 
+A part that is a bound of theory says something of every value, and of no mean: one value outside refutes the claim, and
+a claim is not supported before all values are inside. That is no matter of chance, so it has no p-value and no place in
+the family.
+
 Claims that rest on the same measurements are one member of the family: whichever of them is wrong, it is because the
 interval of such a measurement misses its mean. Holm's correction is over the members.
 """
@@ -37,10 +41,15 @@ EXPLORATORY = Rule()
 
 
 class Tested(NamedTuple):
-    """A claim whose parts were tested: the place of each, None where it could not be, and what identifies them."""
+    """A claim whose parts were tested: the place of each, None where it could not be, and what identifies them.
+
+    ``bounds``: of each part that is a bound of theory, whether it holds, None where that cannot be said; these parts
+    have no place.
+    """
 
     places: tuple[Place | None, ...]
     measurements: Hashable
+    bounds: tuple[bool | None, ...] = ()
 
 
 class PValues(NamedTuple):
@@ -57,15 +66,16 @@ def both(one: Place, other: Place) -> Place:
     return Place(*map(max, one, other))
 
 
-def of_parts(places: Sequence[Place | None]) -> tuple[float, float, float]:
+def of_parts(places: Sequence[Place | None], bounds_hold: bool = True) -> tuple[float, float, float]:
     """P-values of "every part lies inside", of "one lies outside", and of either; NaN where no part was tested.
 
-    A part that was not tested lies inside or outside with p = 1.
+    A part that was not tested lies inside or outside with p = 1, and so does every part inside where a bound of theory
+    does not hold.
     """
     tested = [place for place in places if place is not None and not math.isnan(place.inside)]
     if not tested:
         return math.nan, math.nan, math.nan
-    supports = max(place.inside for place in tested) if len(tested) == len(places) else 1.0
+    supports = max(place.inside for place in tested) if len(tested) == len(places) and bounds_hold else 1.0
     contradicts = min(1.0, len(places) * min(min(place.below, place.above) for place in tested))
     return supports, contradicts, min(1.0, 2 * min(supports, contradicts))
 
@@ -78,7 +88,7 @@ def decide(claims: Sequence[Tested], members: int | None = None) -> list[PValues
 
     ``members``: how many the family has in all, where it has others that are not measured (yet).
     """
-    found = [of_parts(claim.places) for claim in claims]
+    found = [of_parts(claim.places, all(claim.bounds)) for claim in claims]
     smallest: dict[Hashable, float] = {}
     for claim, (_, _, p) in zip(claims, found, strict=True):
         if not math.isnan(p):
@@ -89,8 +99,8 @@ def decide(claims: Sequence[Tested], members: int | None = None) -> list[PValues
         factors[member], floors[member] = count - rank, floor
         floor = max(floor, min(1.0, factors[member] * smallest[member]))
     return [
-        PValues(supports, contradicts, p, _corrected(p, factors.get(of), floors.get(of)))
-        for (_, of), (supports, contradicts, p) in zip(claims, found, strict=True)
+        PValues(*of_claim, _corrected(of_claim[2], factors.get(claim.measurements), floors.get(claim.measurements)))
+        for claim, of_claim in zip(claims, found, strict=True)
     ]
 
 

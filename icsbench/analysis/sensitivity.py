@@ -63,6 +63,20 @@ class Sensitivity:
         return next((one for one in self.counted if decided and one.verdict.verdict == "inconclusive"), None)
 
 
+def of_verdicts(verdicts: Sequence[Verdict]) -> dict[Verdict, Sensitivity]:
+    """Of each verdict that can be compared with one under another specification, how many agree.
+
+    :raises IcsbenchError: a record is damaged.
+    """
+    judged = _measured_whole(verdicts)
+    found = zip(judged, sensitivities(judged), strict=True)
+    return {verdict: one for verdict, one in found if one.counted}
+
+
+def _measured_whole(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    return [v for v in verdicts if v.findings and not any(finding.missing for finding in v.findings) and v.n]
+
+
 def sensitivities(verdicts: Sequence[Verdict]) -> list[Sensitivity]:
     """Of each claim that was measured whole, the verdicts under other specifications.
 
@@ -71,8 +85,7 @@ def sensitivities(verdicts: Sequence[Verdict]) -> list[Sensitivity]:
 
     :raises IcsbenchError: a record is damaged.
     """
-    measured = [v for v in verdicts if v.findings and not any(finding.missing for finding in v.findings) and v.n]
-    return [_sensitivity(verdict.claim, verdict.findings) for verdict in measured]
+    return [_sensitivity(verdict.claim, verdict.findings) for verdict in _measured_whole(verdicts)]
 
 
 def _sensitivity(claim: Claim, findings: tuple[Finding, ...]) -> Sensitivity:

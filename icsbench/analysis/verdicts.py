@@ -3,16 +3,17 @@
 A part of a claim says that the mean over seeds lies in a region. Tests of where it lies (``student_t_test``, for counts
 ``binomial_test``) give a p-value of "inside", "below" and "above"; :mod:`icsbench.analysis.decision` makes verdicts of
 them. The p-value of exact sign flips is computed beside Student's t, and has to agree with it where the rule says so.
+Where a part is a bound that theory states for every value, each value is held to it, and nothing is tested.
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Part
+from icsbench.analysis.commands import command_of
 from icsbench.analysis.decision import EXPLORATORY, LEVEL, PValues, Rule, Tested, both, of_parts
 from icsbench.analysis.decision import decide as decide_family
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
@@ -33,6 +34,8 @@ from icsbench.record.seal import SEAL, broken
 
 FEWEST_SEEDS = EXPLORATORY.least
 """With fewer pairs of seeds no verdict: the exact test of five cannot reach 0.05 (its floor is 1/16)."""
+
+_NOT_TESTED = Place(math.nan, math.nan, math.nan)
 
 Outcome = Literal["supported", "contradicted", "inconclusive", "not measured"]
 Side = Literal["inside", "below", "above"]
@@ -59,23 +62,28 @@ class Finding:
 
     @property
     def interval(self) -> Interval:
-        """Mean over the seeds and its 95 % t-interval; NaN where there is no value."""
+        """Mean over the seeds and its 95 % t-interval, of a bound the range; NaN where there is no value."""
         if not self.values:
             return Interval(math.nan, math.nan, math.nan, 0)
+        if self.part.kind == "bound":
+            numbers = self.values.values()
+            return Interval(sum(numbers) / len(numbers), min(numbers), max(numbers), len(numbers))
         mean, low, high, n = (binomial_interval if self.part.kind == "count" else mean_interval)(self._averaged)
         return Interval(_displayed(self.part, mean), _displayed(self.part, low), _displayed(self.part, high), n)
 
     @property
     def place(self) -> Place:
-        """Where the mean lies, by Student's t; of counts by the exact binomial test."""
+        """Where the mean lies, by Student's t; of counts by the exact binomial test; of bounds nothing is tested."""
+        if self.part.kind == "bound":
+            return _NOT_TESTED
         test = binomial_test if self.part.kind == "count" else student_t_test
         return test(self._averaged, *_region(self.part))
 
     @property
     def sign_flip(self) -> Place:
-        """The same by exact sign flips; NaN for more seeds than it can be done for, and for counts."""
-        if len(self.values) > MOST_FOR_SIGN_FLIPS or self.part.kind == "count":
-            return Place(math.nan, math.nan, math.nan)
+        """The same by exact sign flips; NaN for more seeds than it can be done for, and for counts and bounds."""
+        if len(self.values) > MOST_FOR_SIGN_FLIPS or self.part.kind in ("count", "bound"):
+            return _NOT_TESTED
         return sign_flip_test(self._averaged, *_region(self.part))
 
     def tested(self, rule: Rule) -> Place | None:
@@ -86,6 +94,17 @@ class Finding:
             return both(self.place, self.sign_flip)
         return self.place
 
+    def holds(self, rule: Rule) -> bool | None:
+        """Whether every value keeps to a bound; None where there are too few, or one that should be there is not."""
+        if self.missing or len(self.values) < rule.least:
+            return None
+        return False if self.beyond else None if self.left_out else True
+
+    @property
+    def beyond(self) -> list[int]:
+        """The keys of the values that lie outside of the region, to which its ends belong."""
+        return [key for key, value in self.values.items() if not self.part.low <= value <= self.part.high]
+
     @property
     def measurement(self) -> tuple[Any, ...]:
         """What tells one measurement from another: the values."""
@@ -93,7 +112,10 @@ class Finding:
 
     @property
     def side(self) -> Side:
-        """Where the mean itself lies."""
+        """Where the mean itself lies; of a bound the first value beyond it."""
+        if self.part.kind == "bound":
+            first = next((self.values[key] for key in self.beyond), None)
+            return "inside" if first is None else "below" if first < self.part.low else "above"
         mean = self.interval.mean
         return "below" if mean <= self.part.low else "above" if mean >= self.part.high else "inside"
 
@@ -147,7 +169,7 @@ class Verdict:
     @property
     def disagree(self) -> bool:
         """Whether the t-test and the exact sign flips fall on two sides of 0.05, both uncorrected."""
-        tests = len(self.findings) if self.verdict == "contradicted" else 1
+        tests = len(_by_chance(self.findings)) if self.verdict == "contradicted" else 1
         return _disagree(self.p, self.p_sign_flip, self.n, tests)
 
 
@@ -181,26 +203,33 @@ def decide(
     """
     tested = [
         Tested(
-            tuple(finding.tested(rule) for finding in findings),
-            frozenset(finding.measurement for finding in findings),
+            tuple(finding.tested(rule) for finding in _by_chance(findings)),
+            frozenset(finding.measurement for finding in _by_chance(findings)),
+            tuple(finding.holds(rule) for finding in findings if finding.part.kind == "bound"),
         )
         for _, findings in measured
     ]
     found = decide_family(tested, members)
     family = max(members or 0, len({of.measurements for of, p in zip(tested, found, strict=True) if p.p == p.p}))
     return [
-        _verdict(_Summary(claim, tuple(findings), of.places, p, rule, family))
+        _verdict(_Summary(claim, tuple(findings), of.places, of.bounds, p, rule, family))
         for (claim, findings), of, p in zip(measured, tested, found, strict=True)
     ]
 
 
+def _by_chance(findings: Sequence[Finding]) -> list[Finding]:
+    """Those whose mean is tested."""
+    return [finding for finding in findings if finding.part.kind != "bound"]
+
+
 @dataclass(frozen=True, eq=False)
 class _Summary:
-    """A claim with its tests."""
+    """A claim with its tests: a place for each part that is tested, and for each bound whether it holds."""
 
     claim: Claim
     findings: tuple[Finding, ...]
     places: tuple[Place | None, ...]
+    bounds: tuple[bool | None, ...]
     p: PValues
     rule: Rule
     family: int
@@ -214,11 +243,23 @@ class _Summary:
     @property
     def outside(self) -> list[tuple[int, Finding, Place]]:
         """Those parts that lie outside of their regions, so that the claim is contradicted, with their numbers."""
+        tested = [(number, finding) for number, finding in enumerate(self.findings, 1) if finding in self.tested]
         return [
             (number, finding, place)
-            for number, (finding, place) in enumerate(zip(self.findings, self.places, strict=True), 1)
-            if place is not None and 2 * len(self.findings) * min(place.below, place.above) <= self.rule.level
+            for (number, finding), place in zip(tested, self.places, strict=True)
+            if place is not None and 2 * len(tested) * min(place.below, place.above) <= self.rule.level
         ]
+
+    @property
+    def tested(self) -> list[Finding]:
+        """The parts that are tested: those whose place is in ``places``."""
+        return _by_chance(self.findings)
+
+    @property
+    def refuted(self) -> list[tuple[int, Finding]]:
+        """Those bounds that a value lies outside of, with their numbers."""
+        bounds = [(number, of) for number, of in enumerate(self.findings, 1) if of.part.kind == "bound"]
+        return [(number, finding) for number, finding in bounds if finding.holds(self.rule) is False]
 
 
 def _disagree(p: float, p_sign_flip: float, n: int, tests: int = 1) -> bool:
@@ -237,7 +278,9 @@ def _verdict(summary: _Summary) -> Verdict:
     claim, findings = summary.claim, summary.findings
     groups = [finding.group for finding in findings if finding.group is not None]
     runs = tuple(dict.fromkeys(run for group in groups for run in group.runs))
-    commands = map(_command, groups) if groups else (f"icsbench sweep experiment={name}" for name in claim.studies[:1])
+    commands = (
+        map(command_of, groups) if groups else (f"icsbench sweep experiment={name}" for name in claim.studies[:1])
+    )
     verdict, speaks_for, reason, needed = _outcome(summary)
     return Verdict(
         claim=claim,
@@ -249,7 +292,8 @@ def _verdict(summary: _Summary) -> Verdict:
         p=summary.p.p,
         p_holm=summary.p.corrected,
         p_sign_flip=of_parts(
-            [f.sign_flip if p is not None else None for f, p in zip(findings, summary.places, strict=True)]
+            [f.sign_flip if p is not None else None for f, p in zip(summary.tested, summary.places, strict=True)],
+            all(summary.bounds),
         )[2],
         seeds_needed=needed,
         scale=str(runs[0].setting("scale")) if runs else "",
@@ -257,43 +301,6 @@ def _verdict(summary: _Summary) -> Verdict:
         command="; ".join(dict.fromkeys(commands)),
         runs=runs,
     )
-
-
-def _command(group: Group) -> str:
-    """The command that makes the records of a group: it names what its scale or its experiment could set otherwise."""
-    run = group.runs[0]
-    seeds = sorted({run.seed for run in group.runs})
-    words = [f"icsbench sweep experiment={run.setting('experiment')} scale={run.setting('scale')}"]
-    words += _of_the_training(group) if group.kind == "training" else []
-    words += [f"seed={','.join(map(str, seeds))}"] if seeds != [*range(FEWEST_SEEDS)] else []
-    return " ".join(words)
-
-
-def _of_the_training(group: Group) -> list[str]:
-    run = group.runs[0]
-    steps = {run.setting("steps") for run in group.runs}
-    words = []
-    if not group.regression:
-        words += [f"data={run.setting('data.name')}", "data.root=PATH"] if run.setting("data.root") else []
-        words += ["data.binary=true"] if run.setting("data.binary") else []
-        words += [f"data.val_size={size}"] if (size := run.setting("data.val_size")) is not None else []
-    words += _of_the_network(group)
-    words += ["amp=true"] if run.setting("amp") else []
-    words += [f"optim.lr={','.join(f'{lr:g}' for lr in group.lrs)}"]
-    return words + ([f"steps={min(steps)}"] if len(steps) == 1 else [])
-
-
-def _of_the_network(group: Group) -> list[str]:
-    """The options of the network that its scales set differently, where the study does not vary them."""
-    run = group.runs[0]
-    if any(key.split(".")[0] == "model" for key in group.factors):
-        return []
-    stated = Counter(key for values in run.model.scales.values() for key in values if key.startswith("model."))
-    return [f"{key}={_text(run.settings[key])}" for key, n in stated.items() if n > 1 and key in run.settings]
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _outcome(summary: _Summary) -> tuple[Outcome, str, str, int | None]:
@@ -306,6 +313,9 @@ def _outcome(summary: _Summary) -> tuple[Outcome, str, str, int | None]:
     over = f"p = {summary.p.corrected:.2g} after Holm over {summary.family} claims"
     if without := sorted({seed for finding in findings for seed in finding.left_out}):
         over += f"; left out: {of[:-1]} {', '.join(map(str, without))}"
+    if refuted := summary.refuted:
+        sides = dict.fromkeys(f.part.below if f.side == "below" else f.part.above for _, f in refuted)
+        return "contradicted", "; ".join(filter(None, sides)), _beyond(refuted), None
     decided = summary.p.corrected <= rule.level
     if decided and summary.p.contradicts <= summary.p.supports:
         below = [(number, finding, place.below < place.above) for number, finding, place in summary.outside]
@@ -314,16 +324,31 @@ def _outcome(summary: _Summary) -> tuple[Outcome, str, str, int | None]:
         return "contradicted", "; ".join(filter(None, sides)), f"outside its region: {where}; {over}", None
     if missing:
         return "inconclusive", "", f"a part was not measured: {missing}", None
-    if any(place is None for place in summary.places):
+    if any(tested is None for tested in (*summary.places, *summary.bounds)):
         left_out = {seed: why for finding in findings for seed, why in finding.left_out.items()}
         why = f", left out: {'; '.join(f'{of[:-1]} {s} ({w})' for s, w in left_out.items())}" if left_out else ""
         few = f"{summary.n} {of} with a value{why}; {rule.least} are the fewest for a verdict"
+        if summary.n >= rule.least:
+            few = f"a bound on every value is not supported where one is missing{why}"
         return "inconclusive", "", few, None if left_out else rule.least
+    if not summary.places:
+        return "supported", claim.by, f"every value keeps to its bound, all {summary.n} {of}; not a test", None
     if decided:
-        return "supported", claim.by, f"every part lies in its region; {over}", None
-    needed = _settled_with(findings, rule.level / 2 / summary.family)
+        kept = "; every value keeps to the bounds, which is not a test" if summary.bounds else ""
+        return "supported", claim.by, f"every part lies in its region; {over}{kept}", None
+    needed = _settled_with(summary.tested, rule.level / 2 / summary.family)
     with_more = f"about {needed} {of} would probably settle it" if needed else f"more {of} would hardly settle it"
     return "inconclusive", "", f"{over}; {with_more}", needed
+
+
+def _beyond(refuted: Sequence[tuple[int, Finding]]) -> str:
+    """Which values lie beyond which bounds."""
+    parts = [
+        f"part {number}, {len(finding.beyond)} of {len(finding.values)} {finding.part.of} "
+        f"({finding.part.of[:-1]} {finding.beyond[0]}: {finding.values[finding.beyond[0]]:.4g})"
+        for number, finding in refuted
+    ]
+    return f"a value beyond a bound on every value, which is not a test: {'; '.join(parts)}"
 
 
 def _settled_with(findings: Sequence[Finding], level: float) -> int | None:

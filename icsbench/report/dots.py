@@ -26,6 +26,7 @@ def dot_plot(finding: Finding) -> DotPlot:
     """The values of a finding per seed, their interval and the region: of a ratio on a logarithmic axis."""
     part, (mean, low, high, n) = finding.part, finding.interval
     ratio = part.kind == "ratio"
+    what = "range" if part.kind == "bound" else "mean"
     shown = [*finding.values.values(), low, high, part.low, part.high]
     ends = [_on_axis(value, ratio) for value in shown if math.isfinite(value) and (value > 0 or not ratio)]
     room = 0.08 * (max(ends) - min(ends)) or 0.1 * abs(max(ends)) or 0.1
@@ -36,7 +37,7 @@ def dot_plot(finding: Finding) -> DotPlot:
         return round(WIDTH * (at - first) / (last - first), 1)
 
     return DotPlot(
-        label=f"{n} {part.of}, mean {effect(finding)}; claimed: {region(part)}",
+        label=f"{n} {part.of}, {what} {effect(finding)}; claimed: {region(part)}",
         dots=[place(value) for value in finding.values.values()],
         mean=place(mean),
         interval=None if math.isnan(low) else (place(low), place(high)),

@@ -1,14 +1,16 @@
 """Tables and verdicts as files: CSV and JSON for programs, Markdown for people."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from icsbench.analysis.diff import made_with
 from icsbench.analysis.files import csv_bytes, write_file
 from icsbench.analysis.groups import group_runs
 from icsbench.analysis.quantities.optimisation import optimisation_table
+from icsbench.analysis.sensitivity import Sensitivity, of_verdicts
 from icsbench.analysis.statistics import Interval
 from icsbench.analysis.tables import result_table, run_row
 from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, used_of
@@ -26,10 +28,12 @@ def write_claims(verdicts: Sequence[Verdict], out: Path, root: Path, at_step: in
     :raises IcsbenchError: a file cannot be written.
     """
     cut = {} if at_step is None else {"at_step": at_step}
+    sensitivity = of_verdicts(verdicts)
+    document = claims_as_json(verdicts, root, at_step, sensitivity)
     contents = {
-        "claims.json": (dumps(claims_as_json(verdicts, root, at_step), indent=1, ensure_ascii=False) + "\n").encode(),
+        "claims.json": (dumps(document, indent=1, ensure_ascii=False) + "\n").encode(),
         "claims.csv": csv_bytes([row | cut for verdict in verdicts for row in _claim_rows(verdict)]),
-        "claims.md": claims_as_markdown(verdicts, at_step).encode(),
+        "claims.md": claims_as_markdown(verdicts, at_step, sensitivity).encode(),
     }
     return _write(out, contents)
 
@@ -85,8 +89,16 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def claims_as_json(verdicts: Sequence[Verdict], root: Path, at_step: int | None = None) -> dict[str, Any]:
-    """The verdicts and all that they were computed from, as plain values; NaN and infinities become null."""
+def claims_as_json(
+    verdicts: Sequence[Verdict],
+    root: Path,
+    at_step: int | None = None,
+    sensitivity: Mapping[Verdict, Sensitivity] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The verdicts and all that they were computed from, as plain values; NaN and infinities become null.
+
+    ``sensitivity``: what is known of it.
+    """
     used = used_of(finding for verdict in verdicts for finding in verdict.findings)
     return {
         "level": LEVEL,
@@ -105,6 +117,7 @@ def claims_as_json(verdicts: Sequence[Verdict], root: Path, at_step: int | None 
                 "n": v.n,
                 **{name: _finite(getattr(v, name)) for name in ("p", "p_holm", "p_sign_flip")},
                 "seeds_needed": v.seeds_needed,
+                **({"sensitivity": _sensitivity_as_json(sensitivity[v])} if v in sensitivity else {}),
                 "scale": v.scale,
                 "facts": v.facts,
                 "margin": v.claim.margin,
@@ -116,6 +129,16 @@ def claims_as_json(verdicts: Sequence[Verdict], root: Path, at_step: int | None 
             for v in verdicts
         ],
         "studies": {group.name: made_with(group.runs) for group in used},
+    }
+
+
+def _sensitivity_as_json(one: Sensitivity) -> dict[str, Any]:
+    return {
+        "by_itself": one.registered.verdict,
+        "agree": len(one.agreeing),
+        "of": len(one.counted),
+        "flipped_by": one.flipped_by.name if one.flipped_by else None,
+        "left_open_by": one.opened_by.name if one.opened_by else None,
     }
 
 

@@ -18,6 +18,7 @@ from icsbench.analysis.chain import link_of, origin_of, runs_behind
 from icsbench.analysis.files import write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, regime_order
 from icsbench.analysis.quantities.protocols import protocols
+from icsbench.analysis.sensitivity import of_verdicts
 from icsbench.analysis.statistics import MOST_FOR_SIGN_FLIPS
 from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, used_of
 from icsbench.figures import plan
@@ -27,7 +28,7 @@ from icsbench.record.schema import TRAIN_LOSS
 from icsbench.report.chain import keys_in_words, short, values_in_words
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
-from icsbench.report.words import MOST_LISTED, SYMBOLS, counted, effect, region, summary_line
+from icsbench.report.words import BOUND, MOST_LISTED, SYMBOLS, agreement, counted, effect, region, summary_line
 
 _HERE = Path(__file__).parent
 _MOST_RATES = 2
@@ -80,6 +81,7 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
     html = page.render(
         verdicts=[(verdict, _seen_in(verdict, of_group)) for verdict in verdicts],
         summary=_summary(runs, verdicts),
+        sensitivity=of_verdicts(verdicts),
         experiments=experiments,
         papers=dict.fromkeys(paper for verdict in verdicts for paper in _papers(verdict)),
         debated=LOOKS,
@@ -100,8 +102,9 @@ def _templates() -> Environment:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {"LEVEL": LEVEL, "FEWEST_SEEDS": FEWEST_SEEDS, "MOST_FOR_SIGN_FLIPS": MOST_FOR_SIGN_FLIPS}
-    environment.globals |= {"SYMBOLS": SYMBOLS, "WIDTH": WIDTH, "MOST_LISTED": MOST_LISTED}
+    environment.globals |= {"SYMBOLS": SYMBOLS, "WIDTH": WIDTH, "MOST_LISTED": MOST_LISTED, "BOUND": BOUND}
     environment.filters |= {
+        "agreement": agreement,
         "chain": _chain,
         "counted": counted,
         "effect": effect,

@@ -1,18 +1,24 @@
 """Tables as Markdown: verdicts, results, and what updates did."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from icsbench.analysis.sensitivity import Sensitivity
 from icsbench.analysis.verdicts import Verdict, used_of
 from icsbench.report import words
 from icsbench.report.cells import TableCells, results_in_cells, updates_in_cells
 
 
-def claims_as_markdown(verdicts: Sequence[Verdict], at_step: int | None = None) -> str:
+def claims_as_markdown(
+    verdicts: Sequence[Verdict],
+    at_step: int | None = None,
+    sensitivity: Mapping[Verdict, Sensitivity] = MappingProxyType({}),
+) -> str:
     """The verdicts as a table, and below it the facts of the studies that they come from.
 
-    ``at_step``: where the records were cut.
+    ``at_step``: where the records were cut. ``sensitivity``: a column of what is known of it; none where nothing is.
     """
     body = [
         [
@@ -24,11 +30,13 @@ def claims_as_markdown(verdicts: Sequence[Verdict], at_step: int | None = None) 
             "; ".join(words.effects(v)),
             words.counted(v),
             "" if math.isnan(v.p_holm) else f"{v.p_holm:.2g}",
+            *([words.agreement(sensitivity[v], v) if v in sensitivity else ""] if sensitivity else []),
         ]
         for v in verdicts
     ]
     effect = "effect [95 %]" if at_step is None else f"effect at step {at_step:,} [95 %]"
     header = ["", "claim", "by", "verdict", "speaks for", effect, "n", "p (Holm)"]
+    header += ["specifications that agree"] if sensitivity else []
     groups = used_of(finding for v in verdicts for finding in v.findings)
     facts = [f"{group.name}: {group.facts}. Made by {group.provenance}." for group in groups]
     table = as_markdown(TableCells(header, body), left=6)

@@ -13,6 +13,7 @@ from icsbench.analysis.sensitivity import Sensitivity, Specification
 from icsbench.report import words
 from icsbench.report.cells import TableCells
 from icsbench.report.markdown import as_markdown
+from icsbench.report.words import agreement
 
 _SAID = (
     "Each specification is judged by itself, without the correction over other claims, the registered one too.",
@@ -49,16 +50,6 @@ def write_sensitivity(found: Sequence[Sensitivity], out: Path) -> list[Path]:
         "sensitivity.md": f"{' '.join(_SAID)}\n\n{as_markdown(TableCells(header, body), left=4)}".encode(),
     }
     return [write_file(out / name, lambda file, c=content: file.write(c)) for name, content in contents.items()]
-
-
-def agreement(one: Sensitivity) -> str:
-    """``11 of 12 (92 %); flipped by: window: whole``."""
-    if not one.counted:
-        return "none to compare with: too few seeds to leave one out"
-    share = f"{len(one.agreeing)} of {len(one.counted)} ({len(one.agreeing) / len(one.counted):.0%})".replace("%", " %")
-    if flip := one.flipped_by:
-        return f"{share}; flipped by: {flip.name}"
-    return f"{share}; left open by: {opened.name}" if (opened := one.opened_by) else share
 
 
 def _rows(one: Sensitivity) -> Iterator[dict[str, Any]]:

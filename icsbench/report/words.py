@@ -4,10 +4,16 @@ import math
 from collections.abc import Sequence
 
 from icsbench.analysis.claims.contract import Part
+from icsbench.analysis.sensitivity import Sensitivity
 from icsbench.analysis.statistics import Interval
 from icsbench.analysis.verdicts import Finding, Outcome, Verdict
 
 SYMBOLS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not measured": "–"}
+
+BOUND = (
+    "A bound that theory states for every value: one beyond it refutes the claim. There is no test, no p-value, and no "
+    "place in the family."
+)
 
 MOST_LISTED = 24
 """More values of a part than these are not listed one by one."""
@@ -27,8 +33,13 @@ def effect(finding: Finding) -> str:
 
 
 def interval(found: Interval, kind: str, unit: str) -> str:
-    """A mean and its interval, which one value does not have: ``×0.84 [0.8, 0.9]``, ``+3.1 [2, 4]`` of points."""
+    """A mean and its interval, which one value does not have: ``×0.84 [0.8, 0.9]``, ``+3.1 [2, 4]`` of points.
+
+    Of a bound on every value it is the range: ``0.2 to 0.9``.
+    """
     mean, low, high, n = found
+    if kind == "bound":
+        return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     sign = "×" if kind == "ratio" else ""
     form = "+.1f" if unit == "points" else ".3g" if kind == "ratio" else ".4f"
     bounds = f" [{low:{form}}, {high:{form}}]" if n > 1 else ""
@@ -41,6 +52,22 @@ def effects(verdict: Verdict) -> list[str]:
     return [of_part or "–" for of_part in found] if any(found) else []
 
 
+def agreement(one: Sensitivity, verdict: Verdict | None = None) -> str:
+    """``11 of 12 (92 %); flipped by: window: whole``.
+
+    Each is judged by itself. Where that gives another verdict than the one in a table, which is corrected for the
+    other claims, the text begins with it: ``by itself supported: 11 of 12 (92 %)``.
+    """
+    if not one.counted:
+        return "none to compare with: too few seeds to leave one out"
+    share = f"{len(one.agreeing)} of {len(one.counted)} ({len(one.agreeing) / len(one.counted):.0%})".replace("%", " %")
+    if verdict is not None and verdict.verdict != one.registered.verdict:
+        share = f"by itself {one.registered.verdict}: {share}"
+    if flip := one.flipped_by:
+        return f"{share}; flipped by: {flip.name}"
+    return f"{share}; left open by: {opened.name}" if (opened := one.opened_by) else share
+
+
 def counted(verdict: Verdict) -> str:
     """How many values a verdict rests on: ``6`` seeds, or ``200 networks``; empty without."""
     if not verdict.n:
@@ -49,10 +76,16 @@ def counted(verdict: Verdict) -> str:
 
 
 def region(part: Part) -> str:
-    """The region of a part: ``below ×0.8``, ``between -2 and 2 points``."""
+    """The region of a part: ``below ×0.8``, ``between -2 and 2 points``, of a bound ``every value at most 1``."""
     sign = "×" if part.kind == "ratio" else ""
     unit = _unit(part)
     low, high = f"{sign}{part.low:.3g}", f"{sign}{part.high:.3g}"
+    if part.kind == "bound":
+        return "every value " + " and ".join(
+            f"{side} {bound:.3g}{unit}"
+            for side, bound in (("at least", part.low), ("at most", part.high))
+            if math.isfinite(bound)
+        )
     lowest = 0.0 if part.kind == "ratio" else -math.inf
     if part.low <= lowest:
         return f"below {high}{unit}"
@@ -127,6 +160,8 @@ def _explained(finding: Finding) -> list[str]:
     lines += [f"left out: {one} {key} ({why})" for key, why in finding.left_out.items()]
     if not finding.values:
         return lines
+    if finding.part.kind == "bound":
+        return [*lines, f"range over {len(finding.values)} {finding.part.of}: {effect(finding)}", BOUND]
     unit = "log ratio" if finding.part.kind == "ratio" else finding.part.unit or "value"
     lines.append(f"mean over {len(finding.values)} {finding.part.of} [95 % t-interval]: {effect(finding)}")
     for name, place in (("Student's t", finding.place), ("exact sign flips", finding.sign_flip)):

@@ -1,6 +1,7 @@
 """What a verdict rests on: planted records whose windows disagree, and seeds of which one decides."""
 
 import csv
+import json
 
 import pytest
 from helpers import invoke
@@ -9,10 +10,11 @@ from planted import write
 from icsbench.analysis.claims import all_claims, claim_of
 from icsbench.analysis.claims.contract import Measured, Part
 from icsbench.analysis.groups import NotMeasured, group_runs
-from icsbench.analysis.sensitivity import sensitivities
+from icsbench.analysis.sensitivity import of_verdicts, sensitivities
 from icsbench.analysis.verdicts import Finding, decide, judge
 from icsbench.record.reader import load_runs
-from icsbench.report.sensitivity import agreement
+from icsbench.report.files import write_claims
+from icsbench.report.words import agreement
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,32 @@ def test_the_command_prints_and_writes_them(results, tmp_path):
     assert rows[0]["specification"] == "registered" and len(rows) == 1 + 5 + 8 + 5
     assert sum(row["agrees"] == "True" for row in rows[1:]) == 12 and sum(row["counts"] == "False" for row in rows) == 3
     assert "| 11b |" in (tmp_path / "sensitivity.md").read_text()
+
+
+def test_the_table_of_verdicts_shows_them(results, tmp_path):
+    verdicts = judge(load_runs(results))
+    files = write_claims(verdicts, tmp_path, results)
+    by_id = {entry["id"]: entry for entry in json.loads(files[0].read_text())["claims"]}
+    assert by_id["11b"]["sensitivity"] == {
+        "by_itself": "supported",
+        "agree": 12,
+        "of": 15,
+        "flipped_by": "window: first quarter",
+        "left_open_by": None,
+    }
+    assert "sensitivity" not in by_id["13b"]  # not measured
+    (row,) = (line for line in files[2].read_text().splitlines() if line.startswith("| 11b |"))
+    assert row.endswith("| 12 of 15 (80 %); flipped by: window: first quarter |")
+
+
+def test_another_verdict_before_holm_is_told():
+    open_by_holm = decide([(verdict_on(WEAK)[0].claim, verdict_on(WEAK)[0].findings)], members=100_000)
+    assert open_by_holm[0].verdict == "inconclusive"
+    ((verdict, found),) = of_verdicts(open_by_holm).items()
+    assert agreement(found, verdict) == "by itself supported: 8 of 8 (100 %)"
+
+
+WEAK = [1.0, 1.1, 0.9, 1.2, 0.8, 1.0, 1.1]
 
 
 def verdict_on(values, group=None, **more):

@@ -47,12 +47,16 @@ that gives no number, the seed is left out with the reason.
 class Part:
     """One measured statement: the mean of ``measure`` over seeds lies in the open region from ``low`` to ``high``.
 
+    Of a ``bound`` it is every value that lies in the region, which is then closed.
+
     :param name: of the measure, in ``claims.json``.
     :param measure: one number per seed.
     :param what: the same in words.
     :param studies: those that measure it; the first that was run counts.
     :param kind: of a ``ratio`` the logarithm is averaged, and the region is one of ratios; a ``value`` (a difference
-        of two runs of a seed, say) is averaged as it is; a ``count`` is 0 or 1, and the region is one of shares.
+        of two runs of a seed, say) is averaged as it is; a ``count`` is 0 or 1, and the region is one of shares. A
+        ``bound`` is one that a theorem or an identity states for every single value: the claim says that all of them
+        lie in the region, and not their mean. One outside refutes it, and there is nothing to test.
     :param unit: ``points`` are percentage points of accuracy.
     :param per: what the unit is divided by, of a slope: ``doubling``.
     :param of: what there is a number of each of: seeds, or random networks or problems, several of which a run of a lab
@@ -67,7 +71,7 @@ class Part:
     measure: Measure
     what: str
     studies: tuple[str, ...]
-    kind: Literal["ratio", "value", "count"] = "value"
+    kind: Literal["ratio", "value", "count", "bound"] = "value"
     unit: Literal["", "points"] = ""
     per: str = ""
     of: Literal["seeds", "networks", "problems"] = "seeds"
