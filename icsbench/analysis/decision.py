@@ -36,6 +36,16 @@ class Rule:
     least: int = 6
 
 
+class Look(NamedTuple):
+    """One of the times at which a family may be judged: when its studies have ``seeds`` seeds, at a share of the level.
+
+    The levels of all looks add up to the chance of any false verdict.
+    """
+
+    seeds: int
+    level: float
+
+
 EXPLORATORY = Rule()
 """Without a registration: Student's t, and exact sign flips beside it. The level holds for normal values."""
 
