@@ -8,7 +8,7 @@ import pytest
 import yaml
 from synthetic import DLN, MLP, write_lab, write_run
 
-from icsbench.analysis import verdicts
+from icsbench.analysis.commands import command_of
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.analysis.tables import result_table
 from icsbench.config import Config
@@ -125,7 +125,7 @@ def test_the_command_of_a_claim_asks_for_autocast_where_its_runs_had_it(tmp_path
         for regime in ("none", "bn"):
             amp_run(tmp_path, regime, seed, experiment="landscape")
     (group,) = group_runs(load_runs(tmp_path))
-    assert " amp=true " in verdicts._command(group)
+    assert " amp=true " in command_of(group)
 
 
 def test_nothing_unusual_is_said_of_the_defaults(tmp_path):
