@@ -13,6 +13,7 @@ from typing import Any
 
 from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.committed import Entry, as_committed, read_claims
+from icsbench.analysis.registration import judge_by, read_lock
 from icsbench.analysis.verdicts import Finding, Verdict, decide, judge, measure, refuse_changed
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run, load_runs, run_folders
@@ -141,19 +142,25 @@ def origin_of(run: Run) -> Origin:
     return Origin(commit, name, fingerprint, _sha256(seal) if seal.is_file() else "")
 
 
-def chain_of(claim: Claim, results: Path, scale: str | None = None) -> Chain:
+def chain_of(claim: Claim, results: Path, scale: str | None = None, lock: Path | None = None) -> Chain:
     """The chain of a claim: from the records below ``results``, or from the values in a ``claims.json``.
 
     :param scale: only runs of this scale count.
+    :param lock: judge by this lock.
     :raises IcsbenchError: there are no records or no claims, or they cannot be judged and none of them was changed.
     """
-    return _of_file(claim, results) if results.is_file() else _of_records(claim, results, scale)
+    if not results.is_file():
+        return _of_records(claim, results, scale, lock)
+    if lock is not None:
+        raise IcsbenchError(f"{results}: a claims.json says itself how it was registered; leave --lock out")
+    return _of_file(claim, results)
 
 
 # --- from records ----------------------------------------------------------------------------------------------------
 
 
-def _of_records(claim: Claim, root: Path, scale: str | None) -> Chain:
+def _of_records(claim: Claim, root: Path, scale: str | None, lock: Path | None) -> Chain:
+    locked = None if lock is None else read_lock(lock)
     runs, unreadable = _readable(root)
     kept = [run for run in runs if scale is None or run.setting("scale") == scale]
     if not kept and not unreadable:
@@ -173,7 +180,8 @@ def _of_records(claim: Claim, root: Path, scale: str | None) -> Chain:
     if not damaged:
         try:
             refuse_changed(run for run in runs if run not in kept)
-            verdict = next(found for found in judge(kept) if found.claim.id == claim.id)
+            found = judge(kept) if locked is None else judge_by(kept, locked)
+            verdict = next(of for of in found if of.claim.id == claim.id)
         except IcsbenchError as error:
             refused = error
     if verdict is None:

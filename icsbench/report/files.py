@@ -11,7 +11,7 @@ from icsbench.analysis.groups import group_runs
 from icsbench.analysis.quantities.optimisation import optimisation_table
 from icsbench.analysis.statistics import Interval
 from icsbench.analysis.tables import result_table, run_row
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, used_of
+from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, sharing, used_of
 from icsbench.record.reader import Run
 from icsbench.record.strict_json import dumps
 from icsbench.report.markdown import claims_as_markdown, results_as_markdown, updates_as_markdown
@@ -88,6 +88,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 def claims_as_json(verdicts: Sequence[Verdict], root: Path, at_step: int | None = None) -> dict[str, Any]:
     """The verdicts and all that they were computed from, as plain values; NaN and infinities become null."""
     used = used_of(finding for verdict in verdicts for finding in verdict.findings)
+    shares = sharing(verdicts)
     return {
         "level": LEVEL,
         "fewest_seeds": FEWEST_SEEDS,
@@ -105,6 +106,8 @@ def claims_as_json(verdicts: Sequence[Verdict], root: Path, at_step: int | None 
                 "n": v.n,
                 **{name: _finite(getattr(v, name)) for name in ("p", "p_holm", "p_sign_flip")},
                 "seeds_needed": v.seeds_needed,
+                "shares_with": shares.get(v.claim.id, []),
+                "registration": _registration_as_json(v),
                 "scale": v.scale,
                 "facts": v.facts,
                 "margin": v.claim.margin,
@@ -116,6 +119,19 @@ def claims_as_json(verdicts: Sequence[Verdict], root: Path, at_step: int | None 
             for v in verdicts
         ],
         "studies": {group.name: made_with(group.runs) for group in used},
+    }
+
+
+def _registration_as_json(v: Verdict) -> dict[str, Any]:
+    found = v.registration
+    look = found.look._asdict() if found.look else None
+    return {
+        "status": found.status,
+        "why": found.why,
+        "changes": list(found.changes),
+        "look": look,
+        "locked": found.locked,
+        "lock": found.lock,
     }
 
 
@@ -153,6 +169,8 @@ def _claim_rows(v: Verdict) -> Iterator[dict[str, Any]]:
         "seeds_needed": v.seeds_needed if v.seeds_needed is not None else "",
         "scale": v.scale,
         "reason": v.reason,
+        "registration": v.registration.status,
+        "changes": "; ".join(v.registration.changes),
     }
     for number, finding in enumerate(v.findings, 1):
         mean, low, high, n = finding.interval

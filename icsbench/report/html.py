@@ -19,7 +19,7 @@ from icsbench.analysis.files import write_file
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, regime_order
 from icsbench.analysis.quantities.protocols import protocols
 from icsbench.analysis.statistics import MOST_FOR_SIGN_FLIPS
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, used_of
+from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, sharing, used_of
 from icsbench.figures import plan
 from icsbench.record.legacy import LOOKS
 from icsbench.record.reader import Run
@@ -27,7 +27,17 @@ from icsbench.record.schema import TRAIN_LOSS
 from icsbench.report.chain import keys_in_words, short, values_in_words
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
-from icsbench.report.words import MOST_LISTED, SYMBOLS, counted, effect, region, summary_line
+from icsbench.report.words import (
+    MOST_LISTED,
+    SYMBOLS,
+    by_a_lock,
+    counted,
+    effect,
+    region,
+    registration,
+    registration_line,
+    summary_line,
+)
 
 _HERE = Path(__file__).parent
 _MOST_RATES = 2
@@ -80,6 +90,8 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
     html = page.render(
         verdicts=[(verdict, _seen_in(verdict, of_group)) for verdict in verdicts],
         summary=_summary(runs, verdicts),
+        locked=registration_line(verdicts) if by_a_lock(verdicts) else "",
+        shares=sharing(verdicts),
         experiments=experiments,
         papers=dict.fromkeys(paper for verdict in verdicts for paper in _papers(verdict)),
         debated=LOOKS,
@@ -106,6 +118,7 @@ def _templates() -> Environment:
         "counted": counted,
         "effect": effect,
         "region": region,
+        "registration": registration,
         "dot_plot": dot_plot,
         "papers": _papers,
         "protocols": protocols,
