@@ -248,7 +248,7 @@ def lock_claims(
         typer.Option(help="A study with overrides of its own: 'long norm=none,bn'.", metavar="'NAME OVERRIDES'"),
     ] = None,
 ) -> None:
-    """Write down what will be judged, before the runs: icsbench claims lock claims.lock.json 7 10 --seeds 6-17 scale=cpu.
+    """Write down what will be judged, before the runs: icsbench claims lock FILE 7 10 --seeds 6-17 scale=cpu.
 
     Claims with their regions, the code of their measures, the settings and data of their studies, seeds and looks, by
     content hash. icsbench claims RESULTS --lock LOCKFILE then judges by it. Of a part that several studies measure,

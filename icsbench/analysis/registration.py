@@ -8,29 +8,25 @@ can compute a seal, so it shows a change only to those who know the first one: c
 seeds alone, at the level of the look, by Student's t and exact sign flips. Family of the first look: all locked claims.
 Of each later one: those that are still open. Claims on the same measurements are one member.
 
-**Code.** What is covered of a measure: the source of the module of each function that it is made of (with what is
-bound in a partial or closure), and of the modules of ``icsbench.analysis``, ``icsbench.record`` and the measure's own
-package that those import, at any depth. Also that of the tests, ``statistics`` and ``decision``.
+**Code.** What is covered of a measure: see :mod:`icsbench.analysis.measure_code`; and that of the tests,
+``statistics`` and ``decision``.
 """
 
-import ast
 import difflib
 import hashlib
-import importlib.util
+import itertools
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache, partial
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Part
 from icsbench.analysis.decision import LEVEL, Look, Registration, Rule
 from icsbench.analysis.files import write_file
+from icsbench.analysis.measure_code import checksum_of, described, reached_from
 from icsbench.analysis.statistics import MOST_FOR_SIGN_FLIPS
 from icsbench.analysis.verdicts import FEWEST_SEEDS, Verdict, decide, measure, refuse_changed
 from icsbench.errors import IcsbenchError
@@ -41,7 +37,6 @@ NAME = "claims.lock.json"
 """The usual name of a lock."""
 
 _TESTS = ("icsbench.analysis.decision", "icsbench.analysis.statistics")
-_ROOMS = ("icsbench.analysis", "icsbench.record")
 _WHAT_IT_IS = "a lock is written by icsbench claims lock"
 
 Studies = Mapping[str, Mapping[str, str | None]]
@@ -97,7 +92,7 @@ def looks_of(texts: Sequence[str], seeds: Sequence[int]) -> tuple[Look, ...]:
         if not colon:
             raise IcsbenchError(f"--look {text}: not a look; it is SEEDS:LEVEL, such as 12:0.03")
     numbers = [look.seeds for look in looks]
-    if any(later <= earlier for earlier, later in zip(numbers, numbers[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
         raise IcsbenchError(f"the looks have {', '.join(map(str, numbers))} seeds; each has more than the one before")
     if numbers[0] < FEWEST_SEEDS:
         raise IcsbenchError(f"a look with {numbers[0]} seeds; {FEWEST_SEEDS} are the fewest for a verdict")
@@ -157,7 +152,7 @@ def write_lock(
         "looks": [look._asdict() for look in looks],
         "claims": {id: entry | {"sha256": _sha256(entry)} for id, entry in entries.items()},
         "studies": {study: dict(of) for study, of in studies.items()},
-        "modules": {module: _checksum(module) for module in sorted({*modules, *_TESTS})},
+        "modules": {module: checksum_of(module) for module in sorted({*modules, *_TESTS})},
     }
     _write(path, body | {"seal": _sha256(body), "amendments": []})
     return read_lock(path)
@@ -245,85 +240,9 @@ def _part(part: Part, studies: Iterable[str]) -> dict[str, Any]:
     return {
         **{key: getattr(part, key) for key in stated},
         "study": _study(part, studies),
-        "measure": _described(part.measure, modules),
-        "modules": sorted({reached for module in modules for reached in _reached(module)}),
+        "measure": described(part.measure, modules),
+        "modules": sorted({reached for module in modules for reached in reached_from(module)}),
     }
-
-
-# --- the code of a measure -------------------------------------------------------------------------------------------
-
-
-def _described(value: Any, modules: set[str], seen: tuple[Any, ...] = ()) -> str:
-    """A value by the names of the functions that it is made of and what is bound in them; notes their modules."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return repr(value)
-    if any(value is one for one in seen):
-        return "..."
-    inner = partial(_described, modules=modules, seen=(*seen, value))
-    if isinstance(value, partial):
-        bound = [*map(inner, value.args), *(f"{key}={inner(of)}" for key, of in sorted(value.keywords.items()))]
-        return f"{inner(value.func)} of ({', '.join(bound)})"
-    if isinstance(value, FunctionType):
-        modules.add(value.__module__)
-        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-        bound = [f"{name}={inner(cell.cell_contents)}" for name, cell in cells]
-        bound += [*map(inner, value.__defaults__ or ()), *map(inner, (value.__kwdefaults__ or {}).values())]
-        return f"{value.__module__}.{value.__qualname__}" + (f" of ({', '.join(bound)})" if bound else "")
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{inner(key)}: {inner(of)}" for key, of in value.items()) + "}"
-    if isinstance(value, tuple | list):
-        return f"({', '.join(map(inner, value))})"
-    kind = value if isinstance(value, type) else type(value)
-    modules.add(kind.__module__)
-    held = [inner(getattr(value, f.name)) for f in fields(value)] if is_dataclass(value) and kind is not value else []
-    return f"{kind.__module__}.{kind.__qualname__}" + (f"({', '.join(held)})" if held else "")
-
-
-@cache
-def _reached(module: str) -> tuple[str, ...]:
-    """The module and those that it imports, at any depth, as far as they are covered."""
-    package = module.partition(".")[0]
-    rooms = _ROOMS if package == "icsbench" else (*_ROOMS, package)
-    found: set[str] = set()
-    todo = [module]
-    while todo:
-        name = todo.pop()
-        if name in found or _source(name) is None:
-            continue
-        found.add(name)
-        todo += [to for to in _imports(name) if any(to == room or to.startswith(f"{room}.") for room in rooms)]
-    return tuple(sorted(found))
-
-
-@cache
-def _imports(module: str) -> tuple[str, ...]:
-    def named() -> Iterator[str]:
-        for node in ast.walk(ast.parse(_source(module) or b"")):
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                yield node.module
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-    return tuple(dict.fromkeys(named()))
-
-
-@cache
-def _source(module: str) -> bytes | None:
-    """The source of a module; None where it is none, or has none in a file."""
-    origin = getattr(sys.modules.get(module), "__file__", None)
-    if origin is None:
-        try:
-            spec = importlib.util.find_spec(module)
-        except (ImportError, ValueError):
-            return None
-        origin = spec.origin if spec else None
-    path = Path(origin or "")
-    return path.read_bytes() if path.suffix == ".py" and path.is_file() else None
-
-
-def _checksum(module: str) -> str:
-    return hashlib.sha256(_source(module) or b"").hexdigest()
 
 
 # --- verdicts by a lock ----------------------------------------------------------------------------------------------
@@ -367,7 +286,9 @@ def _at_looks(runs: Sequence[Run], lock: Lock, claims: Mapping[str, Claim]) -> d
         id: frozenset((name, part["measure"], part["study"]) for name, part in entry["parts"].items())
         for id, entry in lock.claims.items()
     }
-    found = {id: (_not_yet(claim, lock, seeds[id]), None) for id, claim in claims.items()}
+    found: dict[str, tuple[Verdict, Look | None]] = {
+        id: (_not_yet(claim, lock, seeds[id]), None) for id, claim in claims.items()
+    }
     still_open = [*claims]
     for look in lock.looks:
         needed = {*lock.seeds[: look.seeds]}
@@ -386,7 +307,8 @@ def _all_studies(claims: Iterable[Claim]) -> set[str]:
 
 def _present(runs: Sequence[Run], study: str, locked: Iterable[str]) -> set[int]:
     """The seeds of which every configuration of a study has a finished run: of those locked, or, where there are
-    others, of those found, whose verdict then says that settings were changed."""
+    others, of those found, whose verdict then says that settings were changed.
+    """
     found: dict[str, set[int]] = {}
     for run in runs:
         if run.setting("experiment") == study and run.finished:
@@ -427,7 +349,7 @@ def _changes(verdict: Verdict, lock: Lock) -> Iterator[str]:
     else:
         yield from _differences(before, _content(claim, lock.studies))
     modules = {*_TESTS, *(module for part in before["parts"].values() for module in part["modules"])}
-    if others := sorted(module for module in modules if _checksum(module) != lock.modules[module]):
+    if others := sorted(module for module in modules if checksum_of(module) != lock.modules[module]):
         yield f"code of {', '.join(others)}"
     strange: dict[str, set[str]] = {}
     for run in verdict.runs:

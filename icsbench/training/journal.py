@@ -18,8 +18,8 @@ from icsbench.training import checkpoint
 class Journal:
     """Writes to the record of a run, and all of it but the checkpoints to its W&B mirror.
 
-    The wall time of the run is counted from here on, on top of what a run that goes on has used before. When a run began
-    is noted once, so that a reader can tell whether it did so before or after a claim was registered.
+    The wall time of the run is counted from here on, on top of what a run that goes on has used before. When a run
+    began is noted once: a reader can tell whether that was before or after a claim was registered.
     """
 
     def __init__(self, config: Config, record: Record) -> None:
