@@ -141,6 +141,17 @@ Scale = Annotated[
 ]
 
 
+LockFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--lock",
+        help="Judge by this lock of icsbench claims lock, at its looks.",
+        metavar="LOCKFILE",
+        show_default=False,
+    ),
+]
+
+
 class _Claims(TyperGroup):
     """``icsbench claims RESULTS`` is ``icsbench claims judge RESULTS``."""
 
@@ -164,10 +175,16 @@ def judge(
     out: Annotated[Path | None, typer.Option(help="Folder for claims.json, .csv and .md; default RESULTS.")] = None,
     scale: Scale = None,
     at_step: AtStep = None,
+    lock: LockFile = None,
 ) -> None:
-    """Judge every claim by the records: icsbench claims RESULTS means this."""
+    """Judge every claim by the records: icsbench claims RESULTS means this.
+
+    With --lock a verdict says whether it is registered, amended or exploratory. Exit code 4: a claim that the lock
+    names, its measure, its study or its data were changed after it was locked.
+    """
     if not list_:
-        reading.judge_and_write(results, out or reading.folder_of(results, at_step), scale, at_step)
+        if not reading.judge_and_write(results, out or reading.folder_of(results, at_step), scale, at_step, lock):
+            raise typer.Exit(4)
         return
     from rich.console import Console
 
@@ -184,6 +201,7 @@ def why(
         "results"
     ),
     scale: Scale = None,
+    lock: LockFile = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, with whole checksums.")] = False,
 ) -> None:
     """Show what the verdict on one claim rests on, and check every link of it.
@@ -196,10 +214,84 @@ def why(
     from icsbench.record.strict_json import dumps
     from icsbench.report.chain import chain_as_json, chain_in_words
 
-    chain = chain_of(claim_of(claim), results, scale)
+    chain = chain_of(claim_of(claim), results, scale, lock)
     print(dumps(chain_as_json(chain, results), indent=1) if json else chain_in_words(chain))
     if chain.broken:
         raise typer.Exit(1)
+
+
+@claims.command("lock")
+def lock_claims(
+    lockfile: Annotated[
+        Path, typer.Argument(help="The file to write: claims.lock.json.", metavar="LOCKFILE", show_default=False)
+    ],
+    seeds: Annotated[str, typer.Option(help="The seeds that count: 6-29.", metavar="SEEDS", show_default=False)],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Claims by id (default: all with a measure), and overrides as of icsbench sweep.",
+            metavar="[CLAIM_ID...] [OVERRIDES...]",
+            show_default=False,
+        ),
+    ] = None,
+    look: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Judge when the first N seeds are there, at LEVEL: 12:0.03. Several add up to at most 0.05; default: "
+            "all seeds at 0.05.",
+            metavar="N:LEVEL",
+            show_default=False,
+        ),
+    ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(help="A study with overrides of its own: 'long norm=none,bn'.", metavar="'NAME OVERRIDES'"),
+    ] = None,
+) -> None:
+    """Write down what will be judged, before the runs: icsbench claims lock FILE 7 10 --seeds 6-17 scale=cpu.
+
+    Claims with their regions, the code of their measures, the settings and data of their studies, seeds and looks, by
+    content hash. icsbench claims RESULTS --lock LOCKFILE then judges by it. Of a part that several studies measure,
+    one given by --study counts, otherwise the first.
+    """
+    from icsbench.analysis.registration import chosen_claims, looks_of, seeds_of, studies_of, write_lock
+    from icsbench.app.locking import made_with, named_studies, settings_of
+
+    overrides = [word for word in words or [] if "=" in word]
+    chosen = chosen_claims([word for word in words or [] if "=" not in word])
+    numbers = seeds_of(seeds)
+    looks = looks_of(look or [], numbers)
+    if lockfile.exists():
+        raise IcsbenchError(f"{lockfile}: is there already, and a lock is not written over; give another name")
+    own = named_studies(study or [])
+    named = studies_of(chosen, own)
+    if unused := [name for name in own if name not in named]:
+        raise IcsbenchError(f"--study {unused[0]}: measures none of these claims; leave it out")
+    studies = {name: settings_of(name, overrides, own.get(name, [])) for name in named}
+    lock = write_lock(lockfile, chosen, studies, numbers, looks, made_with())
+    runs_ = sum(map(len, studies.values()))
+    unread = [name for name, of in studies.items() if None in of.values()]
+    print(f"{lockfile}: {len(chosen)} claims, {len(studies)} studies with {runs_} settings, {len(numbers)} seeds")
+    for one in looks:
+        print(f"look at {one.seeds} seeds ({', '.join(map(str, numbers[: one.seeds]))}), level {one.level:g}")
+    if unread:
+        print(f"without data, or they could not be read here: {', '.join(unread)}")
+    print(f"seal {lock.seal}; commit the file, or publish the seal, before the first run")
+
+
+@claims.command()
+def amend(
+    lockfile: Annotated[Path, typer.Argument(help="A lock.", metavar="LOCKFILE", show_default=False)],
+    text: Annotated[str, typer.Argument(help="What was changed, and why.", metavar="TEXT", show_default=False)],
+    ids: Annotated[
+        list[str] | None, typer.Argument(help="Claims by id; default: all of the lock.", metavar="[CLAIM_ID...]")
+    ] = None,
+) -> None:
+    """Note in a lock, dated, what was changed and why. What was locked stays, and the verdicts say amended."""
+    from icsbench.analysis.registration import amend as add
+
+    lock = add(lockfile, text, ids or [])
+    print(f"{lockfile}: amendment {len(lock.amendments)}, seal {lock.amendments[-1]['seal']}")
 
 
 @app.command()
@@ -257,9 +349,10 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The HTML file; default RESULTS/report.html.")] = None,
     scale: Scale = None,
     at_step: AtStep = None,
+    lock: LockFile = None,
 ) -> None:
     """Write one self-contained HTML page: the debate, the verdicts, the figures and the runs."""
-    reading.write_page(results, out or reading.folder_of(results, at_step) / "report.html", scale, at_step)
+    reading.write_page(results, out or reading.folder_of(results, at_step) / "report.html", scale, at_step, lock)
 
 
 @app.command()
@@ -396,7 +489,8 @@ def _launch(arguments: list[str]) -> None:
 def main() -> None:
     """Entry point: what the user can put right is one line on stderr.
 
-    Exit 0, 1 (failed), 2 (usage), 3 (icsbench diff: a verdict flips), 130 (Ctrl-C).
+    Exit 0, 1 (failed), 2 (usage), 3 (icsbench diff: a verdict flips), 4 (icsbench claims: a locked claim was
+    changed), 130 (Ctrl-C).
     """
     lost = terminal.prepare()
     code = _run()

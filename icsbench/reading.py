@@ -8,6 +8,7 @@ from icsbench.errors import IcsbenchError
 
 if TYPE_CHECKING:
     from icsbench.analysis.diff import Side
+    from icsbench.analysis.verdicts import Verdict
     from icsbench.record.reader import Run
 
 
@@ -52,33 +53,46 @@ def judged(path: Path, scale: str | None) -> "Side":
     return side_of(content, str(path))
 
 
-def judge_and_write(results: Path, out: Path, scale: str | None, at_step: int | None = None) -> None:
-    """Judge every claim; print the verdicts, and write claims.json, .csv and .md."""
+def verdicts_on(runs: "list[Run]", lock: Path | None) -> "list[Verdict]":
+    """The verdict on every claim: those that a lock names by the lock, where one is given."""
+    from icsbench.analysis.registration import judge_by, read_lock
+    from icsbench.analysis.verdicts import judge
+
+    return judge(runs) if lock is None else judge_by(runs, read_lock(lock))
+
+
+def judge_and_write(
+    results: Path, out: Path, scale: str | None, at_step: int | None = None, lock: Path | None = None
+) -> bool:
+    """Judge every claim; print the verdicts, and write claims.json, .csv and .md.
+
+    :returns: whether a locked claim is as it was locked, with its studies and data; True without a lock.
+    """
     from rich.console import Console
 
-    from icsbench.analysis.verdicts import judge
     from icsbench.report.console import print_claims
     from icsbench.report.files import write_claims
 
     found = finished(results, scale, at_step)
-    verdicts = judge(found)
+    verdicts = verdicts_on(found, lock)
     print_claims(Console(), verdicts, at_step)
     files = write_claims(verdicts, out, results, at_step)
     unfinished = sum(not run.finished for run in found)
     if unfinished:
         print(f"not counted: {unfinished} of {len(found)} runs, not finished (icsbench runs lists them)")
     print(f"written to {out}: {', '.join(path.name for path in files)}")
+    return not any(verdict.registration.changes for verdict in verdicts)
 
 
-def write_page(results: Path, out: Path, scale: str | None, at_step: int | None = None) -> None:
+def write_page(
+    results: Path, out: Path, scale: str | None, at_step: int | None = None, lock: Path | None = None
+) -> None:
     """Write the page of debate, verdicts, figures and runs."""
-    from icsbench.analysis.verdicts import judge
-
     terminal.import_matplotlib()
     from icsbench.report.html import write_report
 
     found = finished(results, scale, at_step)
-    print(f"written to {write_report(_with_steps(found), judge(found), out)}")
+    print(f"written to {write_report(_with_steps(found), verdicts_on(found, lock), out)}")
 
 
 def _with_steps(runs: "list[Run]") -> "list[Run]":

@@ -62,7 +62,7 @@ ALLOWED = {
     "analysis": {"errors", "members", "atomic", "record"},
     "figures": {"errors", "members", "record", "analysis"},
     "report": {"errors", "source", "record", "analysis", "figures"},
-    "app": {"errors", "terminal", "atomic", "config", "members", "record", "labs", "training"},
+    "app": {"errors", "terminal", "atomic", "source", "config", "members", "record", "labs", "training"},
     "reading": {"errors", "terminal", "record", "analysis", "figures", "report"},
     "cli": {"errors", "members", "terminal", "reading", "labs", "app", "record", "analysis", "report"},
     "__main__": {"cli"},

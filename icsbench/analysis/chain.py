@@ -13,6 +13,8 @@ from typing import Any
 
 from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.committed import Entry, as_committed, read_claims
+from icsbench.analysis.decision import Look, Registration, Rule
+from icsbench.analysis.registration import judge_by, read_lock
 from icsbench.analysis.verdicts import Finding, Verdict, decide, judge, measure, refuse_changed
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run, load_runs, run_folders
@@ -141,19 +143,25 @@ def origin_of(run: Run) -> Origin:
     return Origin(commit, name, fingerprint, _sha256(seal) if seal.is_file() else "")
 
 
-def chain_of(claim: Claim, results: Path, scale: str | None = None) -> Chain:
+def chain_of(claim: Claim, results: Path, scale: str | None = None, lock: Path | None = None) -> Chain:
     """The chain of a claim: from the records below ``results``, or from the values in a ``claims.json``.
 
     :param scale: only runs of this scale count.
+    :param lock: judge by this lock.
     :raises IcsbenchError: there are no records or no claims, or they cannot be judged and none of them was changed.
     """
-    return _of_file(claim, results) if results.is_file() else _of_records(claim, results, scale)
+    if not results.is_file():
+        return _of_records(claim, results, scale, lock)
+    if lock is not None:
+        raise IcsbenchError(f"{results}: a claims.json says itself how it was registered; leave --lock out")
+    return _of_file(claim, results)
 
 
 # --- from records ----------------------------------------------------------------------------------------------------
 
 
-def _of_records(claim: Claim, root: Path, scale: str | None) -> Chain:
+def _of_records(claim: Claim, root: Path, scale: str | None, lock: Path | None) -> Chain:
+    locked = None if lock is None else read_lock(lock)
     runs, unreadable = _readable(root)
     kept = [run for run in runs if scale is None or run.setting("scale") == scale]
     if not kept and not unreadable:
@@ -173,7 +181,8 @@ def _of_records(claim: Claim, root: Path, scale: str | None) -> Chain:
     if not damaged:
         try:
             refuse_changed(run for run in runs if run not in kept)
-            verdict = next(found for found in judge(kept) if found.claim.id == claim.id)
+            found = judge(kept) if locked is None else judge_by(kept, locked)
+            verdict = next(of for of in found if of.claim.id == claim.id)
         except IcsbenchError as error:
             refused = error
     if verdict is None:
@@ -250,12 +259,36 @@ def _of_file(claim: Claim, path: Path) -> Chain:
     found = as_committed(entries, path)
     verdicts = decide([(of, findings) for of, findings, _ in found])
     verdict, differs = next((v, why) for v, (*_, why) in zip(verdicts, found, strict=True) if v.claim.id == claim.id)
+    verdict = _by_its_look(verdict, entry)
     verdict = replace(verdict, **{key: str(entry.get(key, "")) for key in ("scale", "facts", "command")})
     runs = {str(run): Record(str(run), "not here") for run in entry.get("runs", ())}
     links = tuple(_committed_links(finding, [*runs.values()]) for finding in verdict.findings)
     broken = ([differs] if differs else []) + _differences(verdict, entry)
     reason = "the claim was changed since" if differs else "the file was changed" if broken else ""
     return Chain(verdict, links, tuple(broken), reason, (), str(path), _sha256(path))
+
+
+def _by_its_look(verdict: Verdict, entry: Entry) -> Verdict:
+    """The verdict on a claim that was judged by a lock, at the level of its look, from its corrected p-value as stated.
+
+    The correction is over claims of several looks, whose values at the look before a file does not hold.
+    """
+    stated = entry.get("registration")
+    look = stated.get("look") if isinstance(stated, dict) else None
+    if not isinstance(stated, dict) or not stated.get("lock"):
+        return verdict
+    registration = Registration(
+        stated["status"], str(stated["why"]), tuple(map(str, stated["changes"])), str(stated["lock"])
+    )
+    if look is None:
+        return replace(verdict, registration=registration, **{key: entry[key] for key in ("verdict", "reason")})
+    look, p = Look(int(look["seeds"]), float(look["level"])), entry["p_holm"]
+    alone = decide([(verdict.claim, verdict.findings)], Rule(look.level, exact=True))[0]
+    corrected = math.nan if p is None else float(p)
+    sound = math.isnan(alone.p) or corrected >= alone.p
+    held = alone.verdict if sound and corrected <= look.level else "inconclusive"
+    more = {"speaks_for": alone.speaks_for if held == alone.verdict else "", "reason": str(entry["reason"])}
+    return replace(alone, verdict=held, p_holm=corrected, registration=replace(registration, look=look), **more)
 
 
 def _committed_links(finding: Finding, records: Sequence[Record]) -> tuple[Link, ...]:

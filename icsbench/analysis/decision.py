@@ -15,7 +15,7 @@ interval of such a measurement misses its mean. Holm's correction is over the me
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from icsbench.analysis.statistics import Place
 
@@ -48,6 +48,29 @@ class Look(NamedTuple):
 
 EXPLORATORY = Rule()
 """Without a registration: Student's t, and exact sign flips beside it. The level holds for normal values."""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Whether what a verdict is on was fixed before its records were made, see :mod:`icsbench.analysis.registration`.
+
+    ``registered``: every record is younger than the lock, and nothing was changed. ``amended``: something was.
+    ``exploratory``: a record is older, or no lock names the claim.
+    """
+
+    status: Literal["registered", "amended", "exploratory"]
+    why: str = ""
+    changes: tuple[str, ...] = ()
+    """What is not as it was locked."""
+    lock: str = ""
+    """The seal of the lock; empty without one."""
+    locked: str = ""
+    """When it was made, ISO 8601 in UTC."""
+    look: Look | None = None
+    """The look that the verdict is of; None before the first, and without a lock."""
+
+
+UNREGISTERED = Registration("exploratory", "judged without a lock")
 
 
 class Tested(NamedTuple):

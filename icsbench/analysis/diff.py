@@ -67,6 +67,8 @@ class Judged:
     p: float
     facts: str
     effects: dict[str, Effect]
+    registration: str = ""
+    """Registered, amended or exploratory; empty where the side does not say."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def _judged(entry: dict[str, Any], where: str) -> Judged:
             effects[measure] = _effect(part, seeds, of_part)
     statement, facts = _field(entry, "statement", str, where), _field(entry, "facts", str, where, "")
     p = _number(entry.get("p_holm"), f"{where}, p_holm", math.nan)
-    return Judged(statement, verdict, p, facts, effects)
+    registration = _field(_field(entry, "registration", dict, where, {}), "status", str, where, "")
+    return Judged(statement, verdict, p, facts, effects, registration)
 
 
 def _effect(part: dict[str, Any], seeds: set[str], where: str) -> Effect:
@@ -298,6 +301,8 @@ class _Differences:
         """Compare what a claim is, and what the studies of its parts were made with."""
         a, b = self._a.claims[claim.id], self._b.claims[claim.id]
         self._note("claims", "statement", [a.statement], [b.statement], claim.id)
+        if a.registration and b.registration:
+            self._note("claims", "registration", [a.registration], [b.registration], claim.id)
         for part in claim.parts:
             if part.a is None or part.b is None:
                 continue

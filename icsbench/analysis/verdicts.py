@@ -14,7 +14,17 @@ from typing import Any, Literal
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Part
 from icsbench.analysis.commands import command_of
-from icsbench.analysis.decision import EXPLORATORY, LEVEL, PValues, Rule, Tested, both, of_parts
+from icsbench.analysis.decision import (
+    EXPLORATORY,
+    LEVEL,
+    UNREGISTERED,
+    PValues,
+    Registration,
+    Rule,
+    Tested,
+    both,
+    of_parts,
+)
 from icsbench.analysis.decision import decide as decide_family
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.analysis.statistics import (
@@ -160,6 +170,7 @@ class Verdict:
     facts: str = ""
     command: str = ""
     runs: tuple[Run, ...] = field(default=())
+    registration: Registration = UNREGISTERED
 
     @property
     def of(self) -> str:
@@ -448,6 +459,17 @@ def _region(part: Part) -> tuple[float, float]:
     if part.kind != "ratio":
         return part.low, part.high
     return math.log(part.low) if part.low > 0 else -math.inf, math.log(part.high)
+
+
+def sharing(verdicts: Iterable[Verdict]) -> dict[str, list[str]]:
+    """By id of a claim the others on the same measurements, which are one member of the family with it."""
+    members: dict[frozenset[Any], list[str]] = {}
+    for verdict in verdicts:
+        if not math.isnan(verdict.p):
+            members.setdefault(frozenset(finding.measurement for finding in verdict.findings), []).append(
+                verdict.claim.id
+            )
+    return {id: [other for other in ids if other != id] for ids in members.values() for id in ids if len(ids) > 1}
 
 
 def used_of(findings: Iterable[Finding]) -> list[Group]:

@@ -108,6 +108,20 @@ def jobs(overrides: list[str]) -> tuple[list[tuple[Config, int]], int]:
     return found, processes if processes > 0 else os.cpu_count() or 1
 
 
+def configurations(overrides: list[str]) -> list[Config]:
+    """The configurations of a sweep, each once, with whatever seed.
+
+    :raises IcsbenchError: an unknown key, or a value that does not fit. What Hydra itself raises is left as it is.
+    """
+    with _initialised():
+        fixed, values, _ = _grid(overrides)
+        values.pop("seed", None)
+        return [
+            resolve(hydra.compose("train", [*fixed, *(f"{k}={v}" for k, v in zip(values, job, strict=True))]))
+            for job in itertools.product(*values.values())
+        ]
+
+
 def check_sweep(overrides: list[str]) -> None:
     """Refuse what a sweep could not configure, before its first job: every combination of options, and every value.
 

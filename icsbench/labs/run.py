@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def run(
     :returns: the summary.
     :raises IcsbenchError: what the lab refuses, or the record cannot be used, in one line.
     """
-    began = time.perf_counter()
+    began, started = datetime.now(UTC).isoformat(), time.perf_counter()
     network = Network(replace(config, lab=None), train) if lab_of(config).network else None
     if (folder_of(config) / SUMMARY).exists():
         rows: Iterable[Row] = ()
@@ -61,7 +62,7 @@ def run(
                 record.append(row)
                 count += 1
                 show(count)
-            record.write_json(TIMING, {"seconds": time.perf_counter() - began})
+            record.write_json(TIMING, {"began": began, "seconds": time.perf_counter() - started})
             summary = {"status": "complete", "outcome": "complete", "rows": count}
             record.finish(summary)
             return summary

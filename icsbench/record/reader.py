@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -254,6 +255,24 @@ class Run:
         """Wall time of the training so far, probes and evaluation included; None where it was not noted."""
         seconds = _read_json(self.path / schema.TIMING).get("seconds")
         return None if seconds is None else float(seconds)
+
+    @property
+    def began(self) -> tuple[datetime, bool]:
+        """When the run began, and whether its record says so; an earlier one does not: the time of its oldest file.
+
+        :raises IcsbenchError: what it says is no time.
+        """
+        path = self.path / schema.TIMING
+        stated = _read_json(path).get("began")
+        if stated is None:
+            times = [file.stat().st_mtime for file in self.path.iterdir() if file.is_file()]
+            return datetime.fromtimestamp(min(times), UTC), False
+        try:
+            return datetime.fromisoformat(stated).astimezone(UTC), True
+        except (TypeError, ValueError):
+            raise IcsbenchError(
+                f"{path}: began is {stated!r}; it would be a time, such as 2026-11-26T09:00:00+00:00"
+            ) from None
 
     @cached_property
     def metrics(self) -> Metrics:

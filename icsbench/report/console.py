@@ -12,7 +12,7 @@ from rich.text import Text
 from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.quantities.optimisation import optimisation_table
 from icsbench.analysis.tables import BASELINE_PROTOCOL, result_table
-from icsbench.analysis.verdicts import Outcome, Verdict
+from icsbench.analysis.verdicts import Outcome, Verdict, sharing
 from icsbench.record.reader import Run
 from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY, TRAIN_LOSS
 from icsbench.report import words
@@ -33,6 +33,7 @@ def print_claims(console: Console, verdicts: Sequence[Verdict], at_step: int | N
         table.add_column(Text(name), no_wrap=True)
     for name in ("claim", "measured" if at_step is None else f"measured at step {at_step:,}"):
         table.add_column(Text(name), ratio=1)
+    locked, shares = words.by_a_lock(verdicts), sharing(verdicts)
     for v in verdicts:
         measured = words.effects(v)
         if v.n:
@@ -41,11 +42,19 @@ def print_claims(console: Console, verdicts: Sequence[Verdict], at_step: int | N
             measured.append(f"sign flips disagree (p {v.p_sign_flip:.2g})")
         if v.speaks_for:
             measured.append(f"speaks for {v.speaks_for}")
+        if v.claim.id in shares:
+            measured.append(f"shares its measurement with {', '.join(shares[v.claim.id])}")
+        if locked:
+            measured.append(words.registration(v))
         verdict = Text(words.outcome(v).replace(" (", "\n  ("), style=_COLOURS[v.verdict])
         table.add_row(Text(v.claim.id), verdict, Text(v.claim.statement), Text("\n".join(filter(None, measured))))
     console.print(table)
     console.print()
-    for line in (words.summary_line(verdicts, at_step), "icsbench claims why ID RESULTS shows one in full."):
+    for line in (
+        words.summary_line(verdicts, at_step),
+        words.registration_line(verdicts),
+        "icsbench claims why ID RESULTS shows one in full.",
+    ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,6 +1,5 @@
 """Two judgements of the claims compared: as tables on the console, as Markdown and as JSON."""
 
-import html
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from icsbench.analysis.verdicts import Outcome
 from icsbench.record.strict_json import dumps
 from icsbench.report import words
 from icsbench.report.cells import TableCells
+from icsbench.report.markdown import escaped
 
 _SYMBOLS = {"contradicts": "✗", "drifts": "~", "agrees": "✓"}
 _STYLES = {"contradicts": "bold red", "drifts": "yellow", "agrees": "green"}
@@ -46,11 +46,11 @@ def write_diff_markdown(diff: Diff, out: Path) -> Path:
 
     :raises IcsbenchError: the file cannot be written.
     """
-    lines = [*map(_escaped, (*_sides(diff), "", _summary(diff), ""))]
+    lines = [*map(escaped, (*_sides(diff), "", _summary(diff), ""))]
     for table in (_claims(diff), _differences(diff)):
         rows = [table.header, ["---"] * len(table.header), *table.body] if table.body else []
-        lines += ["| " + " | ".join(map(_escaped, cells)) + " |" for cells in rows] + [""]
-    content = "\n".join([*lines, *map(_escaped, _notes(diff)), ""])
+        lines += ["| " + " | ".join(map(escaped, cells)) + " |" for cells in rows] + [""]
+    content = "\n".join([*lines, *map(escaped, _notes(diff)), ""])
     return write_file(out, lambda file: file.write(content.encode()))
 
 
@@ -153,14 +153,6 @@ def _summary(diff: Diff) -> str:
     said += f", {by['A only']} measured in A only, {by['B only']} in B only, {by['not measured']} in neither"
     flips = [f"{claim.id} ({claim.a} in A, {claim.b} in B)" for claim in diff.flips]
     return said + (f". Flipped: {', '.join(flips)}" if flips else "")
-
-
-def _escaped(text: str) -> str:
-    """A text without what a terminal or Markdown would obey."""
-    found = html.escape(words.printable(text).replace("\\", "\\\\"), quote=False)
-    for mark in ("|", "`", "*"):
-        found = found.replace(mark, f"\\{mark}")
-    return found.replace("](", "]\\(")
 
 
 def _plain(content: Any) -> Any:

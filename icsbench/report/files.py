@@ -13,7 +13,7 @@ from icsbench.analysis.quantities.optimisation import optimisation_table
 from icsbench.analysis.sensitivity import Sensitivity, of_verdicts
 from icsbench.analysis.statistics import Interval
 from icsbench.analysis.tables import result_table, run_row
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, used_of
+from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, sharing, used_of
 from icsbench.record.reader import Run
 from icsbench.record.strict_json import dumps
 from icsbench.report.markdown import claims_as_markdown, results_as_markdown, updates_as_markdown
@@ -100,6 +100,7 @@ def claims_as_json(
     ``sensitivity``: what is known of it.
     """
     used = used_of(finding for verdict in verdicts for finding in verdict.findings)
+    shares = sharing(verdicts)
     return {
         "level": LEVEL,
         "fewest_seeds": FEWEST_SEEDS,
@@ -118,6 +119,8 @@ def claims_as_json(
                 **{name: _finite(getattr(v, name)) for name in ("p", "p_holm", "p_sign_flip")},
                 "seeds_needed": v.seeds_needed,
                 **({"sensitivity": _sensitivity_as_json(sensitivity[v])} if v in sensitivity else {}),
+                "shares_with": shares.get(v.claim.id, []),
+                "registration": _registration_as_json(v),
                 "scale": v.scale,
                 "facts": v.facts,
                 "margin": v.claim.margin,
@@ -139,6 +142,19 @@ def _sensitivity_as_json(one: Sensitivity) -> dict[str, Any]:
         "of": len(one.counted),
         "flipped_by": one.flipped_by.name if one.flipped_by else None,
         "left_open_by": one.opened_by.name if one.opened_by else None,
+    }
+
+
+def _registration_as_json(v: Verdict) -> dict[str, Any]:
+    found = v.registration
+    look = found.look._asdict() if found.look else None
+    return {
+        "status": found.status,
+        "why": found.why,
+        "changes": list(found.changes),
+        "look": look,
+        "locked": found.locked,
+        "lock": found.lock,
     }
 
 
@@ -176,6 +192,8 @@ def _claim_rows(v: Verdict) -> Iterator[dict[str, Any]]:
         "seeds_needed": v.seeds_needed if v.seeds_needed is not None else "",
         "scale": v.scale,
         "reason": v.reason,
+        "registration": v.registration.status,
+        "changes": "; ".join(v.registration.changes),
     }
     for number, finding in enumerate(v.findings, 1):
         mean, low, high, n = finding.interval

@@ -20,7 +20,7 @@ from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, 
 from icsbench.analysis.quantities.protocols import protocols
 from icsbench.analysis.sensitivity import of_verdicts
 from icsbench.analysis.statistics import MOST_FOR_SIGN_FLIPS
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, used_of
+from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, sharing, used_of
 from icsbench.figures import plan
 from icsbench.record.legacy import LOOKS
 from icsbench.record.reader import Run
@@ -28,7 +28,19 @@ from icsbench.record.schema import TRAIN_LOSS
 from icsbench.report.chain import keys_in_words, short, values_in_words
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.svg import Sheet, inline_svg, page_style
-from icsbench.report.words import BOUND, MOST_LISTED, SYMBOLS, agreement, counted, effect, region, summary_line
+from icsbench.report.words import (
+    BOUND,
+    MOST_LISTED,
+    SYMBOLS,
+    agreement,
+    by_a_lock,
+    counted,
+    effect,
+    region,
+    registration,
+    registration_line,
+    summary_line,
+)
 
 _HERE = Path(__file__).parent
 _MOST_RATES = 2
@@ -82,6 +94,8 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
         verdicts=[(verdict, _seen_in(verdict, of_group)) for verdict in verdicts],
         summary=_summary(runs, verdicts),
         sensitivity=of_verdicts(verdicts),
+        locked=registration_line(verdicts) if by_a_lock(verdicts) else "",
+        shares=sharing(verdicts),
         experiments=experiments,
         papers=dict.fromkeys(paper for verdict in verdicts for paper in _papers(verdict)),
         debated=LOOKS,
@@ -109,6 +123,7 @@ def _templates() -> Environment:
         "counted": counted,
         "effect": effect,
         "region": region,
+        "registration": registration,
         "dot_plot": dot_plot,
         "papers": _papers,
         "protocols": protocols,

@@ -1,5 +1,6 @@
 """Tables as Markdown: verdicts, results, and what updates did."""
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -34,13 +35,28 @@ def claims_as_markdown(
         ]
         for v in verdicts
     ]
+    locked = words.by_a_lock(verdicts)
+    if locked:
+        for row, v in zip(body, verdicts, strict=True):
+            row.append(escaped(words.registration(v)))
     effect = "effect [95 %]" if at_step is None else f"effect at step {at_step:,} [95 %]"
-    header = ["", "claim", "by", "verdict", "speaks for", effect, "n", "p (Holm)"]
-    header += ["specifications that agree"] if sensitivity else []
+    header = [
+        "",
+        "claim",
+        "by",
+        "verdict",
+        "speaks for",
+        effect,
+        "n",
+        "p (Holm)",
+        *(["specifications that agree"] if sensitivity else []),
+        *(["registration"] if locked else []),
+    ]
     groups = used_of(finding for v in verdicts for finding in v.findings)
     facts = [f"{group.name}: {group.facts}. Made by {group.provenance}." for group in groups]
+    lines = [*words.sharing_lines(verdicts), *([words.registration_line(verdicts) + "."] if locked else []), *facts]
     table = as_markdown(TableCells(header, body), left=6)
-    return f"{words.summary_line(verdicts, at_step)}\n\n{table}\n" + "".join(f"- {fact}\n" for fact in facts)
+    return f"{words.summary_line(verdicts, at_step)}\n\n{table}\n" + "".join(f"- {line}\n" for line in lines)
 
 
 def results_as_markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -65,3 +81,11 @@ def as_markdown(table: TableCells, left: int = 1) -> str:
     rule = ["---"] * left + ["---:"] * (len(table.header) - left)
     names = [name.replace("recal.", "recalibrated").replace("\n", ", ") for name in table.header]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in (names, rule, *table.body))
+
+
+def escaped(text: str) -> str:
+    """A text without what a terminal or Markdown would obey."""
+    found = html.escape(words.printable(text).replace("\\", "\\\\"), quote=False)
+    for mark in ("|", "`", "*"):
+        found = found.replace(mark, f"\\{mark}")
+    return found.replace("](", "]\\(")

@@ -1,12 +1,13 @@
 """Findings and verdicts in words, for every kind of output."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from icsbench.analysis.claims.contract import Part
 from icsbench.analysis.sensitivity import Sensitivity
 from icsbench.analysis.statistics import Interval
-from icsbench.analysis.verdicts import Finding, Outcome, Verdict
+from icsbench.analysis.verdicts import Finding, Outcome, Verdict, sharing
 
 SYMBOLS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not measured": "–"}
 
@@ -110,6 +111,38 @@ def printable(line: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
 
 
+def registration(verdict: Verdict) -> str:
+    """How a verdict was registered: ``registered, look at 12 seeds``; ``amended: low of speed_up was 1.5, is 1.2``."""
+    found = verdict.registration
+    look = f", look at {found.look.seeds} seeds at level {found.look.level:g}" if found.look else ""
+    return f"{found.status}{look}" + (f": {found.why}" if found.why else "")
+
+
+def by_a_lock(verdicts: Sequence[Verdict]) -> bool:
+    """Whether a lock says what was to be judged."""
+    return any(verdict.registration.lock for verdict in verdicts)
+
+
+def registration_line(verdicts: Sequence[Verdict]) -> str:
+    """How many verdicts are registered, amended and exploratory, and by which lock."""
+    locked = [verdict.registration for verdict in verdicts if verdict.registration.lock]
+    if not locked:
+        return "exploratory: judged without a lock (icsbench claims lock writes one, before the runs)"
+    counts = Counter(found.status for found in locked)
+    said = ", ".join(f"{counts[status]} {status}" for status in ("registered", "amended", "exploratory"))
+    return f"{said}; by the lock of {locked[0].locked[:19].replace('T', ' ')} UTC, seal {locked[0].lock[:12]}"
+
+
+def sharing_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """Which claims share one measurement, in a line each."""
+    together = dict.fromkeys(frozenset([id, *others]) for id, others in sharing(verdicts).items())
+    order = [verdict.claim.id for verdict in verdicts]
+    return [
+        f"One measurement, one member of the family: claims {', '.join(filter(ids.__contains__, order))}."
+        for ids in together
+    ]
+
+
 def measured(verdict: Verdict) -> list[str]:
     """What a claim says, and what was measured of its parts, in lines."""
     claim = verdict.claim
@@ -141,6 +174,7 @@ def decided(verdict: Verdict) -> list[str]:
     speaks = f", which speaks for {verdict.speaks_for}" if verdict.speaks_for else ""
     speaks += f" and against {against}" if speaks and against else ""
     lines += ["", f"Verdict: {verdict.verdict}{where}{speaks}. Because: {verdict.reason}."]
+    lines.append(f"Registration: {registration(verdict)}.")
     if verdict.command:
         lines.append(f"Command: {verdict.command}")
     return lines

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from icsbench.training import checkpoint
 class Journal:
     """Writes to the record of a run, and all of it but the checkpoints to its W&B mirror.
 
-    The wall time of the run is counted from here on, on top of what a run that goes on has used before.
+    The wall time of the run is counted from here on, on top of what a run that goes on has used before. When a run
+    began is noted once: a reader can tell whether that was before or after a claim was registered.
     """
 
     def __init__(self, config: Config, record: Record) -> None:
@@ -26,6 +28,7 @@ class Journal:
         self._checkpoint = record.path / schema.CHECKPOINT
         timing = record.read_json(schema.TIMING) if self._checkpoint.exists() else None
         self._seconds = timing["seconds"] if timing else 0.0
+        self._timing = {"began": datetime.now(UTC).isoformat()} if timing is None else timing
         self._mirror = Mirror(config, record.path)
         self._began = time.perf_counter()
 
@@ -50,7 +53,8 @@ class Journal:
         """Write a checkpoint: the state of the trainer, and the place in the metrics that it belongs to."""
         state = {**state, "position": self._record.position()}
         checkpoint.save(self._checkpoint, self._config, state)
-        self._record.write_json(schema.TIMING, {"seconds": self._seconds + time.perf_counter() - self._began})
+        seconds = self._seconds + time.perf_counter() - self._began
+        self._record.write_json(schema.TIMING, self._timing | {"seconds": seconds})
 
     def close(self, summary: dict[str, Any] | None) -> None:
         """Close the mirror, with the summary of a complete run."""
