@@ -47,6 +47,14 @@ ConfigDirs = Annotated[
         show_default=False,
     ),
 ]
+Looks = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Judge with N seeds at a level, and with no other number: 12:0.03. Give one for each look.",
+        metavar="N:LEVEL",
+        show_default=False,
+    ),
+]
 Results = Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS", show_default=False)]
 
 
@@ -102,6 +110,20 @@ def reproduce(
     list_: Annotated[
         bool, typer.Option("--list", help="List the studies, the claims they serve, and what they would cost here.")
     ] = False,
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided",
+            help="Judge the records, and run only the seeds that open claims need: cheapest first, from look to look.",
+        ),
+    ] = False,
+    most_seeds: Annotated[
+        int | None, typer.Option(help="With --until-decided: no more seeds of a study than these.", metavar="N")
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="With --until-decided: start nothing that would take longer.", metavar="H")
+    ] = None,
+    look: Looks = None,
     config_dir: ConfigDirs = None,
 ) -> None:
     """Run the studies that a scale affords, then figures, claims and report: icsbench reproduce scale=demo|cpu|paper.
@@ -113,7 +135,15 @@ def reproduce(
     from icsbench.app.folders import also
 
     with also(config_dir or []):
-        _reproduce([*(overrides or []), *context.args], list_)
+        arguments = [*(overrides or []), *context.args]
+        if until_decided:
+            from icsbench.extending import until_decided as extend
+
+            extend(arguments, most_seeds, hours, look or [])
+        elif most_seeds is not None or hours is not None or look:
+            raise IcsbenchError("--most-seeds, --hours and --look go with --until-decided")
+        else:
+            _reproduce(arguments, list_)
 
 
 AtStep = Annotated[
@@ -252,6 +282,33 @@ def sensitivity(
 
 
 @app.command()
+def plan(
+    results: Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS")] = Path("results"),
+    look: Looks = None,
+    scale: Scale = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what would settle each open claim: how many seeds, and the hours that they cost, cheapest first.
+
+    From the records alone: means and spreads that were found are taken for the true ones, and a run for as long as
+    those before it. icsbench reproduce --until-decided makes the runs.
+    """
+    from rich.console import Console
+
+    from icsbench.analysis.decision import looks_of
+    from icsbench.analysis.plan import needs
+    from icsbench.record.strict_json import dumps
+    from icsbench.report.plan import needs_as_json, print_needs
+
+    looks = looks_of(look or [])
+    found = needs([run for run in reading.finished(results, scale) if run.finished], looks=looks)
+    if json:
+        print(dumps(needs_as_json(found, looks), indent=1))
+    else:
+        print_needs(Console(), found, looks)
+
+
+@app.command()
 def report(
     results: Results,
     out: Annotated[Path | None, typer.Option(help="The HTML file; default RESULTS/report.html.")] = None,
@@ -359,9 +416,9 @@ def _command_of(lab: "Lab") -> Any:
 
 
 def _reproduce(arguments: list[str], list_: bool) -> None:
-    from icsbench.app.plan import plan_of
+    from icsbench.app.reproduce import reproduction_of
 
-    plan = plan_of(arguments)
+    plan = reproduction_of(arguments)
     if list_:
         from rich.console import Console
 
@@ -372,7 +429,7 @@ def _reproduce(arguments: list[str], list_: bool) -> None:
     failed: list[str] = []
     for study in plan.studies:
         try:
-            _launch(["hydra.mode=MULTIRUN", f"experiment={study}", *plan.overrides])
+            _launch(plan.arguments(study))
         except IcsbenchError as error:
             if plan.studies == (study,):
                 raise
