@@ -132,18 +132,17 @@ def reproduce(
     scale=cpu. Typed again, or after an interruption, it does only what is missing. icsbench train --help shows the
     whole configuration.
     """
+    from icsbench import reproducing
     from icsbench.app.folders import also
 
     with also(config_dir or []):
         arguments = [*(overrides or []), *context.args]
         if until_decided:
-            from icsbench.extending import until_decided as extend
-
-            extend(arguments, most_seeds, hours, look or [])
+            reproducing.until_decided(arguments, most_seeds, hours, look or [])
         elif most_seeds is not None or hours is not None or look:
             raise IcsbenchError("--most-seeds, --hours and --look go with --until-decided")
         else:
-            _reproduce(arguments, list_)
+            reproducing.reproduce(arguments, list_)
 
 
 AtStep = Annotated[
@@ -293,19 +292,7 @@ def plan(
     From the records alone: means and spreads that were found are taken for the true ones, and a run for as long as
     those before it. icsbench reproduce --until-decided makes the runs.
     """
-    from rich.console import Console
-
-    from icsbench.analysis.decision import looks_of
-    from icsbench.analysis.plan import needs
-    from icsbench.record.strict_json import dumps
-    from icsbench.report.plan import needs_as_json, print_needs
-
-    looks = looks_of(look or [])
-    found = needs([run for run in reading.finished(results, scale) if run.finished], looks=looks)
-    if json:
-        print(dumps(needs_as_json(found, looks), indent=1))
-    else:
-        print_needs(Console(), found, looks)
+    reading.print_plan(results, look or [], scale, json)
 
 
 @app.command()
@@ -413,35 +400,6 @@ def _command_of(lab: "Lab") -> Any:
             run_and_show(lab, overrides or [], out)
 
     return typer.main.get_command(alone)
-
-
-def _reproduce(arguments: list[str], list_: bool) -> None:
-    from icsbench.app.reproduce import reproduction_of
-
-    plan = reproduction_of(arguments)
-    if list_:
-        from rich.console import Console
-
-        from icsbench.analysis.claims import serves
-
-        plan.print_costs(Console(), serves)
-        return
-    failed: list[str] = []
-    for study in plan.studies:
-        try:
-            _launch(plan.arguments(study))
-        except IcsbenchError as error:
-            if plan.studies == (study,):
-                raise
-            failed.append(study)
-            print(f"icsbench: {study}: {error}", file=sys.stderr)
-            continue
-        reading.draw(plan.results / study, None)
-    if set(plan.studies) - set(failed):
-        reading.judge_and_write(plan.results, plan.results, plan.scale)
-        reading.write_page(plan.results, plan.results / "report.html", plan.scale)
-    if failed:
-        raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
 
 
 def _launch(arguments: list[str]) -> None:

@@ -64,8 +64,8 @@ ALLOWED = {
     "report": {"errors", "source", "record", "analysis", "figures"},
     "app": {"errors", "terminal", "atomic", "config", "members", "record", "labs", "training"},
     "reading": {"errors", "terminal", "record", "analysis", "figures", "report"},
-    "extending": {"errors", "record", "analysis", "report", "app"},
-    "cli": {"errors", "members", "terminal", "reading", "extending", "labs", "app", "record", "analysis", "report"},
+    "reproducing": {"errors", "reading", "record", "analysis", "report", "app"},
+    "cli": {"errors", "members", "terminal", "reading", "reproducing", "labs", "app", "record", "analysis", "report"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}

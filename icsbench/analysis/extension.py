@@ -78,8 +78,8 @@ class Standing:
 class Step:
     """The next thing to run: seeds of a study, and for which claims at which look.
 
-    ``hours``: wall time that it would take; None where no run of the study has been finished, so that one seed is run
-    to learn it.
+    ``hours``: wall time that it would take; None where no record says so. ``first``: no run of the study has been
+    finished, so that one seed is run to learn what it takes.
     """
 
     study: str
@@ -88,6 +88,7 @@ class Step:
     look: int
     claims: tuple[str, ...]
     hours: float | None
+    first: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,11 +226,11 @@ def next_step(
 def _step(
     study: Study, look: int, runs: Sequence[Run], seconds: float | None, limits: Limits, claims: tuple[str, ...]
 ) -> Step:
-    """All seeds that a look lacks; the first of them alone where it is not known what a seed takes."""
+    """All seeds that a look lacks; the first of them alone where no run has shown what a seed takes."""
     missing = study.missing(look, runs)
-    if seconds is None:
-        return Step(study.name, missing[:1], study.runs_per_seed, look, claims, None)
-    hours = len(missing) * seconds / 3600 / limits.processes
+    if not any(run.finished and run.setting("experiment") == study.name for run in runs):
+        return Step(study.name, missing[:1], study.runs_per_seed, look, claims, None, first=True)
+    hours = None if seconds is None else len(missing) * seconds / 3600 / limits.processes
     return Step(study.name, missing, len(missing) * study.runs_per_seed, look, claims, hours)
 
 
@@ -257,6 +258,8 @@ def _hopeless(standing: Standing, studies: Mapping[str, Study], limits: Limits, 
     chance = max(chance_with_seeds(standing.findings, n, rule, standing.members) for n, rule in rules)
     if chance >= HOPE:
         return ""
+    if missing := [finding.missing for finding in standing.findings if finding.missing]:
+        return "; ".join(dict.fromkeys(missing))
     return f"{looks[-1].seeds} seeds would settle it with a chance of {chance:.0%} only".replace("%", " %")
 
 

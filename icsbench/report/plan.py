@@ -94,7 +94,7 @@ def print_step(console: Console, step: Step, study: Study, limits: Limits) -> No
     """Print what is run next, and why."""
     seeds = f"seed{'s' if len(step.seeds) > 1 else ''} {', '.join(map(str, step.seeds))}"
     if step.hours is None:
-        cost = "one seed first, to learn what a run takes"
+        cost = "one seed first, to learn what a run takes" if step.first else "no record says what a run takes"
     else:
         cost = f"about {step.hours:.2g} hours with {limits.processes} processes"
     look = study.looks[step.look]

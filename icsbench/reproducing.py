@@ -1,11 +1,13 @@
-"""``icsbench reproduce --until-decided``: what the records leave open, run with what makes runs."""
+"""What ``icsbench reproduce`` does: studies with all their runs, or only those that open claims need."""
 
 import math
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from icsbench.analysis.claims import all_claims
+from icsbench import reading
+from icsbench.analysis.claims import all_claims, serves
 from icsbench.analysis.decision import looks_of
 from icsbench.analysis.extension import Limits, Study, default_looks, extend, family_of
 from icsbench.app.launch import launch
@@ -13,6 +15,33 @@ from icsbench.app.reproduce import reproduction_of
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run, load_runs, run_folders
 from icsbench.report.plan import print_family, print_outcome, print_step
+
+
+def reproduce(arguments: list[str], list_: bool) -> None:
+    """Run studies, then draw, judge and write the page; with ``list_`` say what they would cost.
+
+    :raises IcsbenchError: the arguments do not fit, or a study failed; the others are run all the same.
+    """
+    wanted = reproduction_of(arguments)
+    if list_:
+        wanted.print_costs(Console(), serves)
+        return
+    failed: list[str] = []
+    for study in wanted.studies:
+        try:
+            launch(wanted.arguments(study))
+        except IcsbenchError as error:
+            if wanted.studies == (study,):
+                raise
+            failed.append(study)
+            print(f"icsbench: {study}: {error}", file=sys.stderr)
+            continue
+        reading.draw(wanted.results / study, None)
+    if set(wanted.studies) - set(failed):
+        reading.judge_and_write(wanted.results, wanted.results, wanted.scale)
+        reading.write_page(wanted.results, wanted.results / "report.html", wanted.scale)
+    if failed:
+        raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
 
 
 def until_decided(arguments: list[str], most_seeds: int | None, hours: float | None, look_texts: Sequence[str]) -> None:
