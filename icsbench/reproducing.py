@@ -81,7 +81,7 @@ def until_decided(arguments: list[str], most_seeds: int | None, hours: float | N
         limits,
         records=records,
         run=lambda study, seeds: launch(wanted.arguments(study, seeds)),
-        say=lambda step: print_step(console, step, studies[step.study], limits),
+        say=lambda step: print_step(console, step, studies[step.study]),
     )
     print_outcome(console, outcome, studies)
     if outcome.failed:

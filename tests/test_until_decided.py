@@ -360,7 +360,7 @@ def test_reproduce_until_decided_runs_says_why_and_goes_on(monkeypatch):
     assert done.code == 0, done.err
     assert "Next: noise_control, seed 0 (2 runs, one seed first" in done.out
     assert "for the look with 12 seeds at claim noise_control." in done.out
-    assert "✓ supported" in done.out and "1 of 1 claims are decided" in done.out
+    assert "✓ supported" in done.out and "Decided: 1 of 1 claim." in done.out
     assert [a for a in launched[1] if a.startswith("seed=")] == ["seed=1,2,3,4,5,6,7,8,9,10,11"]
     assert "Next" not in invoke(*arguments).out and len(launched) == 2
 

@@ -215,8 +215,8 @@ def next_step(
         hours = sum(math.inf if step.hours is None else step.hours for step in found)
         known = sum(step.hours or 0.0 for step in found)
         if hours_left <= 0 or known > hours_left:
-            takes = f"the next look takes {_hours(known)}, " if known else ""
-            stopped[standing.claim.id] = f"{takes}{_hours(max(0.0, hours_left))} of --hours are left"
+            takes = f"the next look takes {duration(known)}, " if known else ""
+            stopped[standing.claim.id] = f"{takes}{duration(max(0.0, hours_left))} of --hours are left"
             continue
         steps += [(hours, math.inf if step.hours is None else step.hours, step) for step in found]
     chosen = min(steps, key=lambda item: item[:2], default=None)
@@ -263,8 +263,11 @@ def _hopeless(standing: Standing, studies: Mapping[str, Study], limits: Limits, 
     return f"{looks[-1].seeds} seeds would settle it with a chance of {chance:.0%} only".replace("%", " %")
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+def duration(hours: float) -> str:
+    """Hours in words: ``11.0 h``, ``35 min``, ``under a minute``."""
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else "under a minute"
 
 
 def extend(

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.decision import Look
-from icsbench.analysis.extension import Limits, Outcome, Step, Study
+from icsbench.analysis.extension import Limits, Outcome, Step, Study, duration
 from icsbench.analysis.plan import Need, total_hours
 from icsbench.report import words
 
@@ -77,7 +77,7 @@ def print_family(
     console: Console, family: Sequence[Claim], studies: Mapping[str, Study], lacking: Mapping[str, Any], limits: Limits
 ) -> None:
     """Print which claims are judged together, at which looks, within which limits."""
-    _line(console, f"{len(family)} claims are judged together: {', '.join(claim.id for claim in family)}.")
+    _line(console, f"Judged together: {_plural(len(family), 'claim')}, {', '.join(claim.id for claim in family)}.")
     by_looks: dict[tuple[Look, ...], list[str]] = {}
     for name, study in studies.items():
         by_looks.setdefault(study.looks, []).append(name)
@@ -85,23 +85,24 @@ def print_family(
         _line(console, f"Looks: {_looks(looks)} ({', '.join(names)}).")
     for id, without in lacking.items():
         _line(console, f"Not among them: claim {id}, which needs {', '.join(without)} too.")
+    processes = _plural(limits.processes, "process", "es")
     seeds = "any number of" if limits.seeds is None else f"at most {limits.seeds}"
     hours = "" if limits.hours is None else f", at most {limits.hours:g} hours"
-    _line(console, f"Limits: {seeds} seeds of a study{hours}; {limits.processes} processes share the runs.")
+    _line(console, f"Limits: {seeds} seeds of a study{hours}; runs share {processes}.")
 
 
-def print_step(console: Console, step: Step, study: Study, limits: Limits) -> None:
+def print_step(console: Console, step: Step, study: Study) -> None:
     """Print what is run next, and why."""
     seeds = f"seed{'s' if len(step.seeds) > 1 else ''} {', '.join(map(str, step.seeds))}"
     if step.hours is None:
         cost = "one seed first, to learn what a run takes" if step.first else "no record says what a run takes"
     else:
-        cost = f"about {step.hours:.2g} hours with {limits.processes} processes"
+        cost = f"about {duration(step.hours)}"
     look = study.looks[step.look]
     why = f"claim{'s' if len(step.claims) > 1 else ''} {', '.join(step.claims)}"
     _line(
         console,
-        f"Next: {step.study}, {seeds} ({step.runs} runs, {cost}), for the look with {look.seeds} seeds at {why}.",
+        f"Next: {step.study}, {seeds} ({_plural(step.runs, 'run')}, {cost}), for the look with {look.seeds} seeds at {why}.",
     )
 
 
@@ -123,7 +124,14 @@ def print_outcome(console: Console, outcome: Outcome, studies: Mapping[str, Stud
     console.print(table)
     console.print()
     decided = sum(standing.decided for standing in outcome.standings)
-    _line(console, f"{decided} of {len(outcome.standings)} claims are decided. The same command goes on from here.")
+    _line(
+        console,
+        f"Decided: {decided} of {_plural(len(outcome.standings), 'claim')}. The same command goes on from here.",
+    )
+
+
+def _plural(number: int, word: str, ending: str = "s") -> str:
+    return f"{number} {word}{'' if number == 1 else ending}"
 
 
 def _looks(looks: Sequence[Look]) -> str:
