@@ -100,10 +100,8 @@ def print_step(console: Console, step: Step, study: Study) -> None:
         cost = f"about {duration(step.hours)}"
     look = study.looks[step.look]
     why = f"claim{'s' if len(step.claims) > 1 else ''} {', '.join(step.claims)}"
-    _line(
-        console,
-        f"Next: {step.study}, {seeds} ({_plural(step.runs, 'run')}, {cost}), for the look with {look.seeds} seeds at {why}.",
-    )
+    what = f"{step.study}, {seeds} ({_plural(step.runs, 'run')}, {cost})"
+    _line(console, f"Next: {what}, for the look with {look.seeds} seeds at {why}.")
 
 
 def print_outcome(console: Console, outcome: Outcome, studies: Mapping[str, Study]) -> None:
