@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from icsbench.analysis.claims import all_claims
@@ -71,7 +72,7 @@ class Finding:
         test = binomial_test if self.part.kind == "count" else student_t_test
         return test(self._averaged, *_region(self.part))
 
-    @property
+    @cached_property
     def sign_flip(self) -> Place:
         """The same by exact sign flips; NaN for more seeds than it can be done for, and for counts."""
         if len(self.values) > MOST_FOR_SIGN_FLIPS or self.part.kind == "count":
