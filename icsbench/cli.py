@@ -47,6 +47,14 @@ ConfigDirs = Annotated[
         show_default=False,
     ),
 ]
+Looks = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Judge with N seeds at a level, and with no other number: 12:0.03. Give one for each look.",
+        metavar="N:LEVEL",
+        show_default=False,
+    ),
+]
 Results = Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS", show_default=False)]
 
 
@@ -102,6 +110,20 @@ def reproduce(
     list_: Annotated[
         bool, typer.Option("--list", help="List the studies, the claims they serve, and what they would cost here.")
     ] = False,
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided",
+            help="Judge the records, and run only the seeds that open claims need: cheapest first, from look to look.",
+        ),
+    ] = False,
+    most_seeds: Annotated[
+        int | None, typer.Option(help="With --until-decided: no more seeds of a study than these.", metavar="N")
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="With --until-decided: start nothing that would take longer.", metavar="H")
+    ] = None,
+    look: Looks = None,
     config_dir: ConfigDirs = None,
 ) -> None:
     """Run the studies that a scale affords, then figures, claims and report: icsbench reproduce scale=demo|cpu|paper.
@@ -110,10 +132,17 @@ def reproduce(
     scale=cpu. Typed again, or after an interruption, it does only what is missing. icsbench train --help shows the
     whole configuration.
     """
+    from icsbench import reproducing
     from icsbench.app.folders import also
 
     with also(config_dir or []):
-        _reproduce([*(overrides or []), *context.args], list_)
+        arguments = [*(overrides or []), *context.args]
+        if until_decided:
+            reproducing.until_decided(arguments, most_seeds, hours, look or [])
+        elif most_seeds is not None or hours is not None or look:
+            raise IcsbenchError("--most-seeds, --hours and --look go with --until-decided")
+        else:
+            reproducing.reproduce(arguments, list_)
 
 
 AtStep = Annotated[
@@ -254,13 +283,13 @@ def lock_claims(
     content hash. icsbench claims RESULTS --lock LOCKFILE then judges by it. Of a part that several studies measure,
     one given by --study counts, otherwise the first.
     """
-    from icsbench.analysis.registration import chosen_claims, looks_of, seeds_of, studies_of, write_lock
+    from icsbench.analysis.registration import chosen_claims, looks_with, seeds_of, studies_of, write_lock
     from icsbench.app.locking import made_with, named_studies, settings_of
 
     overrides = [word for word in words or [] if "=" in word]
     chosen = chosen_claims([word for word in words or [] if "=" not in word])
     numbers = seeds_of(seeds)
-    looks = looks_of(look or [], numbers)
+    looks = looks_with(numbers, look or [])
     if lockfile.exists():
         raise IcsbenchError(f"{lockfile}: is there already, and a lock is not written over; give another name")
     own = named_studies(study or [])
@@ -341,6 +370,21 @@ def sensitivity(
     folder = out or reading.folder_of(results, at_step)
     files = write_sensitivity(found, folder)
     print(f"written to {folder}: {', '.join(path.name for path in files)}")
+
+
+@app.command()
+def plan(
+    results: Annotated[Path, typer.Argument(help="Folder of run records.", metavar="RESULTS")] = Path("results"),
+    look: Looks = None,
+    scale: Scale = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what would settle each open claim: how many seeds, and the hours that they cost, cheapest first.
+
+    From the records alone: means and spreads that were found are taken for the true ones, and a run for as long as
+    those before it. icsbench reproduce --until-decided makes the runs.
+    """
+    reading.print_plan(results, look or [], scale, json)
 
 
 @app.command()
@@ -449,35 +493,6 @@ def _command_of(lab: "Lab") -> Any:
             run_and_show(lab, overrides or [], out)
 
     return typer.main.get_command(alone)
-
-
-def _reproduce(arguments: list[str], list_: bool) -> None:
-    from icsbench.app.plan import plan_of
-
-    plan = plan_of(arguments)
-    if list_:
-        from rich.console import Console
-
-        from icsbench.analysis.claims import serves
-
-        plan.print_costs(Console(), serves)
-        return
-    failed: list[str] = []
-    for study in plan.studies:
-        try:
-            _launch(["hydra.mode=MULTIRUN", f"experiment={study}", *plan.overrides])
-        except IcsbenchError as error:
-            if plan.studies == (study,):
-                raise
-            failed.append(study)
-            print(f"icsbench: {study}: {error}", file=sys.stderr)
-            continue
-        reading.draw(plan.results / study, None)
-    if set(plan.studies) - set(failed):
-        reading.judge_and_write(plan.results, plan.results, plan.scale)
-        reading.write_page(plan.results, plan.results / "report.html", plan.scale)
-    if failed:
-        raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
 
 
 def _launch(arguments: list[str]) -> None:

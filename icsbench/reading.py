@@ -7,6 +7,8 @@ from icsbench import terminal
 from icsbench.errors import IcsbenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from icsbench.analysis.diff import Side
     from icsbench.analysis.verdicts import Verdict
     from icsbench.record.reader import Run
@@ -82,6 +84,23 @@ def judge_and_write(
         print(f"not counted: {unfinished} of {len(found)} runs, not finished (icsbench runs lists them)")
     print(f"written to {out}: {', '.join(path.name for path in files)}")
     return not any(verdict.registration.changes for verdict in verdicts)
+
+
+def print_plan(results: Path, look_texts: "Sequence[str]", scale: str | None, as_json: bool) -> None:
+    """Print what open claims need, as a table or as JSON."""
+    from rich.console import Console
+
+    from icsbench.analysis.decision import looks_of
+    from icsbench.analysis.plan import needs
+    from icsbench.record.strict_json import dumps
+    from icsbench.report.plan import needs_as_json, print_needs
+
+    looks = looks_of(look_texts)
+    open_claims = needs(finished(results, scale), looks=looks)
+    if as_json:
+        print(dumps(needs_as_json(open_claims, looks), indent=1))
+    else:
+        print_needs(Console(), open_claims, looks)
 
 
 def write_page(

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,14 +83,11 @@ WORLDS = (
 )  # fmt: skip
 
 
-class _Cached(verdicts.Finding):
-    """A finding that tests its values once, and does not work out how many seeds would settle it."""
+class _Tested(verdicts.Finding):
+    """A finding of which nobody asks how many seeds would settle it."""
 
-    place = cached_property(verdicts.Finding.place.fget)  # type: ignore[attr-defined]
-    sign_flip = cached_property(verdicts.Finding.sign_flip.fget)  # type: ignore[attr-defined]
-
-    def seeds_needed(self, level: float) -> int | None:
-        return None
+    def chance(self, n: int, level: float, exact: bool) -> float:
+        return 0.0
 
 
 _PART = Part("simulated", lambda group: Measured({}, {}), "a simulated value", (), low=0.0)
@@ -100,7 +96,7 @@ _CLAIM = Claim("simulated", "The mean is positive.", "nobody", "nowhere", parts=
 
 def shipped(values: Values, rule: Rule, members: int) -> list[verdicts.Outcome]:
     """The verdicts of ``icsbench`` on k claims with n values each, (k, n), in a family of so many members."""
-    measured = [(_CLAIM, [_Cached(_PART, None, dict(enumerate(row.tolist())), {})]) for row in values]
+    measured = [(_CLAIM, [_Tested(_PART, None, dict(enumerate(row.tolist())), {})]) for row in values]
     return [verdict.verdict for verdict in verdicts.decide(measured, rule, members)]
 
 

@@ -8,7 +8,7 @@ from helpers import TINY, command, invoke, isolate, run_dirs
 
 from icsbench.app import folders
 from icsbench.app.compose import composed
-from icsbench.app.plan import plan_of
+from icsbench.app.reproduce import reproduction_of
 from icsbench.errors import IcsbenchError
 from icsbench.record.writer import load_config
 
@@ -58,13 +58,15 @@ def test_a_norm_of_a_folder_and_the_project_without_it():
 
 
 def test_a_folder_takes_part_in_what_a_scale_affords(monkeypatch):
-    monkeypatch.setattr("icsbench.app.plan._refusal", lambda overrides: None)  # which composes every run of every study
+    monkeypatch.setattr(
+        "icsbench.app.reproduce._refusal", lambda overrides: None
+    )  # it composes every run of every study
     write("experiment/mine.yaml", STUDY)
     with folders.also([Path("own")]):
-        assert plan_of(["scale=demo"]).studies == ("three_regimes", "noise_control", "percentiles", "mine")
-        assert "mine" in plan_of(["scale=paper"]).studies
-    assert plan_of(["scale=demo"]).studies == ("three_regimes", "noise_control", "percentiles")
-    afforded = plan_of(["scale=cpu"]).studies
+        assert reproduction_of(["scale=demo"]).studies == ("three_regimes", "noise_control", "percentiles", "mine")
+        assert "mine" in reproduction_of(["scale=paper"]).studies
+    assert reproduction_of(["scale=demo"]).studies == ("three_regimes", "noise_control", "percentiles")
+    afforded = reproduction_of(["scale=cpu"]).studies
     assert afforded[:7] == ("landscape", "lp", "dose", "noise_control", "lr_grid", "batch_size", "percentiles")
     assert afforded[7:12] == ("dln", "dln_lr", "dln_lp", "explosion", "first_steps")
 

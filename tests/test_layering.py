@@ -64,7 +64,8 @@ ALLOWED = {
     "report": {"errors", "source", "record", "analysis", "figures"},
     "app": {"errors", "terminal", "atomic", "source", "config", "members", "record", "labs", "training"},
     "reading": {"errors", "terminal", "record", "analysis", "figures", "report"},
-    "cli": {"errors", "members", "terminal", "reading", "labs", "app", "record", "analysis", "report"},
+    "reproducing": {"errors", "reading", "record", "analysis", "report", "app"},
+    "cli": {"errors", "members", "terminal", "reading", "reproducing", "labs", "app", "record", "analysis", "report"},
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from icsbench.analysis.statistics import Place
+from icsbench.errors import IcsbenchError
 
 LEVEL = 0.05
 """The chance of any false verdict in a report, at most."""
@@ -44,6 +45,31 @@ class Look(NamedTuple):
 
     seeds: int
     level: float
+
+
+def looks_of(texts: Sequence[str]) -> tuple[Look, ...]:
+    """The looks that are written as ``12:0.03``, in the order of their seeds.
+
+    :raises IcsbenchError: a text is something else, or has too few seeds or no level; two have the same seeds; or the
+        levels add up to more than :data:`LEVEL`.
+    """
+    looks = []
+    for text in texts:
+        seeds, _, level = text.partition(":")
+        try:
+            look = Look(int(seeds), float(level))
+        except ValueError:
+            raise IcsbenchError(f"--look {text}: give seeds and a level, such as 12:0.03") from None
+        if look.seeds < Rule.least:
+            raise IcsbenchError(f"--look {text}: {look.seeds} seeds; {Rule.least} are the fewest for a verdict")
+        if not 0 < look.level <= LEVEL:
+            raise IcsbenchError(f"--look {text}: the level is above 0 and at most {LEVEL:g}, such as 12:0.03")
+        looks.append(look)
+    if len({look.seeds for look in looks}) < len(looks):
+        raise IcsbenchError("--look: two looks with the same number of seeds; give each its own")
+    if (total := sum(look.level for look in looks)) > LEVEL * (1 + 1e-9):
+        raise IcsbenchError(f"--look: the levels add up to {total:g}; all looks together have {LEVEL:g} at most")
+    return tuple(sorted(looks))
 
 
 EXPLORATORY = Rule()

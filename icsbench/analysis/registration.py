@@ -14,7 +14,6 @@ Of each later one: those that are still open. Claims on the same measurements ar
 
 import difflib
 import hashlib
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +23,11 @@ from typing import Any
 
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Part
-from icsbench.analysis.decision import LEVEL, Look, Registration, Rule
+from icsbench.analysis.decision import LEVEL, Look, Registration, Rule, looks_of
 from icsbench.analysis.files import write_file
 from icsbench.analysis.measure_code import checksum_of, described, reached_from
 from icsbench.analysis.statistics import MOST_FOR_SIGN_FLIPS
-from icsbench.analysis.verdicts import FEWEST_SEEDS, Verdict, decide, measure, refuse_changed
+from icsbench.analysis.verdicts import Verdict, decide, measure, refuse_changed
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run
 from icsbench.record.strict_json import dumps, loads
@@ -77,33 +76,18 @@ def seeds_of(text: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def looks_of(texts: Sequence[str], seeds: Sequence[int]) -> tuple[Look, ...]:
+def looks_with(seeds: Sequence[int], texts: Sequence[str]) -> tuple[Look, ...]:
     """Looks as they are typed, ``12:0.03``; without any, one with all seeds at the whole level.
 
-    :raises IcsbenchError: they are something else, do not grow, need other seeds than there are, or spend too much.
+    :raises IcsbenchError: as of :func:`icsbench.analysis.decision.looks_of`, or they need other seeds than there are.
     """
-    looks = []
-    for text in texts or [f"{len(seeds)}:{LEVEL}"]:
-        number, colon, level = text.partition(":")
-        try:
-            looks.append(Look(int(number), float(level)))
-        except ValueError:
-            colon = ""
-        if not colon:
-            raise IcsbenchError(f"--look {text}: not a look; it is SEEDS:LEVEL, such as 12:0.03")
-    numbers = [look.seeds for look in looks]
-    if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
-        raise IcsbenchError(f"the looks have {', '.join(map(str, numbers))} seeds; each has more than the one before")
-    if numbers[0] < FEWEST_SEEDS:
-        raise IcsbenchError(f"a look with {numbers[0]} seeds; {FEWEST_SEEDS} are the fewest for a verdict")
-    if numbers[-1] != len(seeds):
-        raise IcsbenchError(f"the last look has {numbers[-1]} seeds, and --seeds names {len(seeds)}; name as many")
-    if numbers[-1] > MOST_FOR_SIGN_FLIPS:
-        raise IcsbenchError(f"a look with {numbers[-1]} seeds; {MOST_FOR_SIGN_FLIPS} are the most for exact sign flips")
-    if not all(look.level > 0 for look in looks) or sum(look.level for look in looks) > LEVEL + 1e-12:
-        levels = ", ".join(f"{look.level:g}" for look in looks)
-        raise IcsbenchError(f"the levels of the looks are {levels}; each is above 0, and together at most {LEVEL}")
-    return tuple(looks)
+    looks = looks_of(texts or [f"{len(seeds)}:{LEVEL}"])
+    last = looks[-1].seeds
+    if last != len(seeds):
+        raise IcsbenchError(f"the last look has {last} seeds, and --seeds names {len(seeds)}; name as many")
+    if last > MOST_FOR_SIGN_FLIPS:
+        raise IcsbenchError(f"a look with {last} seeds; {MOST_FOR_SIGN_FLIPS} are the most for exact sign flips")
+    return looks
 
 
 def chosen_claims(ids: Sequence[str]) -> tuple[Claim, ...]:

@@ -214,37 +214,6 @@ def binomial_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(sample.mean()), float(low), float(high), len(sample))
 
 
-def seeds_needed(values: ArrayLike, low: float, high: float, level: float, power: float = 0.8) -> int | None:
-    """How many seeds the one-sided t-test at ``level`` needs to decide with the probability ``power``.
-
-    This takes the mean and standard deviation of ``values`` for the truth, and tests against the nearest bound of the
-    region from ``low`` to ``high``. None where it takes more than 1,000 seeds, or cannot be computed.
-
-    :raises IcsbenchError: a value is not finite, or the region is empty.
-    """
-    sample = _sample(values, low, high)
-    if len(sample) < 2:
-        return None
-    from scipy.stats import nct
-
-    distance = min(abs(float(sample.mean()) - bound) for bound in (low, high) if math.isfinite(bound))
-    spread = float(sample.std(ddof=1))
-    if spread == 0 or distance == 0:
-        return None
-    low_n, high_n = 1, 1000
-
-    def decides(n: int) -> bool:
-        shift = min(distance / spread * math.sqrt(n), 30.0)  # nct is not reliable further out, where power is 1
-        return float(nct.sf(_t_quantile(n - 1, 1 - level), n - 1, shift)) >= power
-
-    if not decides(high_n):
-        return None
-    while high_n - low_n > 1:
-        middle = (low_n + high_n) // 2
-        low_n, high_n = (low_n, middle) if decides(middle) else (middle, high_n)
-    return high_n
-
-
 def positive_ratio(a: float, b: float) -> float:
     """Return a / b, NaN where one of them is not positive or not finite."""
     return a / b if min(a, b) > 0 and math.isfinite(a) and math.isfinite(b) else math.nan

@@ -9,6 +9,7 @@ Where a part is a bound that theory states for every value, each value is held t
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from icsbench.analysis.claims import all_claims
@@ -27,6 +28,7 @@ from icsbench.analysis.decision import (
 )
 from icsbench.analysis.decision import decide as decide_family
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
+from icsbench.analysis.power import chance_of_mean, chance_of_share, fewest
 from icsbench.analysis.statistics import (
     MOST_FOR_SIGN_FLIPS,
     Interval,
@@ -34,7 +36,6 @@ from icsbench.analysis.statistics import (
     binomial_interval,
     binomial_test,
     mean_interval,
-    seeds_needed,
     sign_flip_test,
     student_t_test,
 )
@@ -81,7 +82,7 @@ class Finding:
         mean, low, high, n = (binomial_interval if self.part.kind == "count" else mean_interval)(self._averaged)
         return Interval(_displayed(self.part, mean), _displayed(self.part, low), _displayed(self.part, high), n)
 
-    @property
+    @cached_property
     def place(self) -> Place:
         """Where the mean lies, by Student's t; of counts by the exact binomial test; of bounds nothing is tested."""
         if self.part.kind == "bound":
@@ -89,7 +90,7 @@ class Finding:
         test = binomial_test if self.part.kind == "count" else student_t_test
         return test(self._averaged, *_region(self.part))
 
-    @property
+    @cached_property
     def sign_flip(self) -> Place:
         """The same by exact sign flips; NaN for more seeds than it can be done for, and for counts and bounds."""
         if len(self.values) > MOST_FOR_SIGN_FLIPS or self.part.kind in ("count", "bound"):
@@ -145,9 +146,17 @@ class Finding:
         """Whether the t-test and the exact sign flips of this part fall on two sides of 0.05."""
         return _disagree(self.p, self.p_sign_flip, len(self.values))
 
-    def seeds_needed(self, level: float) -> int | None:
-        """How many seeds would probably settle this part at a one-sided level."""
-        return seeds_needed(self._averaged, *_region(self.part), level)
+    def chance(self, n: int, level: float, exact: bool) -> float:
+        """How likely n values put this part where its mean is, at a one-sided level; 0 where its spread is not known.
+
+        The mean and the spread that were found are taken for the true ones.
+        """
+        values = self._averaged
+        if self.missing or len(values) < 2:
+            return 0.0
+        if self.part.kind == "count":
+            return chance_of_share(n, sum(values) / len(values), _region(self.part), level)
+        return chance_of_mean(n, values, _region(self.part), level, exact)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +231,13 @@ def decide(
     ]
     found = decide_family(tested, members)
     family = max(members or 0, len({of.measurements for of, p in zip(tested, found, strict=True) if p.p == p.p}))
+    settled = {of.measurements for of, p in zip(tested, found, strict=True) if p.corrected <= rule.level}
     return [
-        _verdict(_Summary(claim, tuple(findings), of.places, of.bounds, p, rule, family))
+        _verdict(
+            _Summary(
+                claim, tuple(findings), of.places, of.bounds, p, rule, family, family - len(settled - {of.measurements})
+            )
+        )
         for (claim, findings), of, p in zip(measured, tested, found, strict=True)
     ]
 
@@ -245,6 +259,8 @@ class _Summary:
     rule: Rule
     family: int
     """How many members the family has."""
+    members_open: int
+    """How many of them are not settled, its own always among them: the step of Holm's correction that it faces."""
 
     @property
     def n(self) -> int:
@@ -347,7 +363,7 @@ def _outcome(summary: _Summary) -> tuple[Outcome, str, str, int | None]:
     if decided:
         kept = "; every value keeps to the bounds, which is not a test" if summary.bounds else ""
         return "supported", claim.by, f"every part lies in its region; {over}{kept}", None
-    needed = _settled_with(summary.tested, rule.level / 2 / summary.family)
+    needed = fewest(lambda n: chance_of_verdict(findings, n, rule, summary.members_open))
     with_more = f"about {needed} {of} would probably settle it" if needed else f"more {of} would hardly settle it"
     return "inconclusive", "", f"{over}; {with_more}", needed
 
@@ -362,14 +378,21 @@ def _beyond(refuted: Sequence[tuple[int, Finding]]) -> str:
     return f"a value beyond a bound on every value, which is not a test: {'; '.join(parts)}"
 
 
-def _settled_with(findings: Sequence[Finding], level: float) -> int | None:
-    """Values that would settle a claim if the means are true: for the last part inside, or the first one outside."""
-    outside = [finding for finding in findings if finding.side != "inside"]
-    needed = [finding.seeds_needed(level / (len(findings) if outside else 1)) for finding in outside or findings]
-    known = [number for number in needed if number is not None]
+def chance_of_verdict(findings: Sequence[Finding], n: int, rule: Rule, members: int) -> float:
+    """How likely a claim is decided with n values of each part, if what was found is true: a lower bound.
+
+    ``members``: how many members of the family are open, itself among them, so that it faces the level of the rule
+    divided by so many. A part outside is enough; if all lie inside, what each of them misses is added up.
+    Bounds are taken to hold.
+    """
+    if n < rule.least:
+        return 0.0
+    level = rule.level / 2 / members
+    tested = _by_chance(findings)
+    outside = [finding for finding in tested if finding.values and finding.side != "inside"]
     if outside:
-        return min(known, default=None)
-    return max(known) if len(known) == len(needed) else None
+        return max(finding.chance(n, level / len(tested), rule.exact) for finding in outside)
+    return max(0.0, 1 - sum(1 - finding.chance(n, level, rule.exact) for finding in tested))
 
 
 def _studies(runs: Sequence[Run], wanted: set[str]) -> dict[str, Group]:

@@ -5,7 +5,7 @@ import copy
 import itertools
 import math
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import hydra
@@ -104,8 +104,30 @@ def jobs(overrides: list[str]) -> tuple[list[tuple[Config, int]], int]:
             (resolve(hydra.compose("train", [*fixed, *(f"{k}={v}" for k, v in zip(values, job, strict=True))])), alike)
             for job in itertools.product(*values.values())
         ]
-        processes = int(launcher.get("n_jobs", 1))
-    return found, processes if processes > 0 else os.cpu_count() or 1
+    return found, _processes(launcher)
+
+
+def _processes(launcher: DictConfig) -> int:
+    number = int(launcher.get("n_jobs", 1))
+    return number if number > 0 else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The seeds of a sweep, how many runs each has, and how many processes there are for them."""
+
+    seeds: tuple[int, ...]
+    runs_per_seed: int
+    processes: int
+
+
+def sweep_of(overrides: list[str]) -> Sweep:
+    """What a sweep has, its runs counted and not composed one by one."""
+    with _initialised():
+        fixed, values, launcher = _grid(overrides)
+        seeds = values.pop("seed", None) or [hydra.compose("train", fixed).seed]
+        runs = math.prod(len(of) for key, of in values.items() if not key.startswith("hydra"))
+        return Sweep(tuple(dict.fromkeys(map(int, seeds))), runs, _processes(launcher))
 
 
 def configurations(overrides: list[str]) -> list[Config]:

@@ -18,7 +18,7 @@ from icsbench.analysis import claims as catalogue
 from icsbench.analysis import registration
 from icsbench.analysis.claims import claim_of
 from icsbench.analysis.decision import Look
-from icsbench.analysis.registration import amend, judge_by, looks_of, read_lock, seeds_of, write_lock
+from icsbench.analysis.registration import amend, judge_by, looks_with, read_lock, seeds_of, write_lock
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import load_runs
 from icsbench.report.html import write_report
@@ -314,20 +314,20 @@ def test_an_amendment_is_dated_and_said(judged):
 @pytest.mark.parametrize(
     ("texts", "seeds", "what"),
     [
-        (["6"], 6, "--look 6: not a look"),
-        (["a:0.05"], 6, "not a look"),
-        (["6:0.03", "6:0.02"], 6, "each has more than the one before"),
+        (["6"], 6, "--look 6: give seeds and a level"),
+        (["a:0.05"], 6, "give seeds and a level"),
+        (["6:0.03", "6:0.02"], 6, "two looks with the same number"),
         (["5:0.05"], 5, "6 are the fewest"),
-        (["6:0.03", "12:0.03"], 12, "together at most 0.05"),
-        (["6:0", "12:0.03"], 12, "each is above 0"),
-        (["6:nan"], 6, "each is above 0"),
+        (["6:0.03", "12:0.03"], 12, "add up to 0.06"),
+        (["6:0", "12:0.03"], 12, "above 0"),
+        (["6:nan"], 6, "above 0"),
         (["12:0.05"], 6, "--seeds names 6"),
         (["41:0.05"], 41, "40 are the most"),
     ],
 )
 def test_looks_that_are_refused(texts, seeds, what):
     with pytest.raises(IcsbenchError, match=what):
-        looks_of(texts, range(seeds))
+        looks_with(range(seeds), texts)
 
 
 def test_seeds_as_they_are_typed():

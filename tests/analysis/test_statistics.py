@@ -14,7 +14,6 @@ from icsbench.analysis.statistics import (
     mean_interval,
     paired_difference,
     paired_ratio,
-    seeds_needed,
     sign_flip_test,
     student_t_test,
 )
@@ -249,20 +248,3 @@ def test_a_percentile_bootstrap_would_not_have_covered():
         low, high = np.quantile(means, [0.025, 0.975])
         covered.append(low <= 0 <= high)
     assert np.mean(covered) < 0.91
-
-
-def test_seeds_needed_reach_the_power_by_simulation():
-    values = np.array([0.9, -0.4, 0.8, 0.2, -0.1, 0.6])
-    n = seeds_needed(values, 0, math.inf, 0.025)
-    assert n is not None and n > 6
-    rng = np.random.default_rng(1)
-    for number, enough in ((n, True), (n // 2, False)):
-        samples = rng.normal(values.mean(), values.std(ddof=1), (3000, number))
-        power = np.mean([student_t_test(sample, 0, math.inf).inside <= 0.025 for sample in samples])
-        assert (power >= 0.78) == enough
-
-
-def test_seeds_that_no_number_would_settle():
-    assert seeds_needed([1.0, 1.0], 0, math.inf, 0.025) is None
-    assert seeds_needed([1e-4, -1e-4, 1.0, -1.0], 0, math.inf, 0.025) is None
-    assert seeds_needed([1.0], 0, math.inf, 0.025) is None

@@ -2,12 +2,12 @@
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icsbench.app.compose import check_sweep, composed, jobs
+from icsbench.app.compose import Sweep, check_sweep, composed, jobs, sweep_of
 from icsbench.app.errors import asking_hydra
 from icsbench.app.folders import content, options
 from icsbench.app.overrides import as_typed, sweeps
@@ -15,7 +15,7 @@ from icsbench.errors import IcsbenchError
 
 
 @dataclass(frozen=True)
-class Plan:
+class Reproduction:
     """What ``icsbench reproduce`` is to do: the studies, in order, and the overrides that all of them take."""
 
     studies: tuple[str, ...]
@@ -67,9 +67,20 @@ class Plan:
             soft_wrap=True,
         )
 
+    def sweep(self, study: str) -> Sweep:
+        """The seeds of a study and how many runs each has."""
+        with asking_hydra():
+            return sweep_of([f"experiment={study}", *self.overrides])
 
-def plan_of(arguments: list[str]) -> Plan:
-    """The plan for names of studies and overrides, in any order.
+    def arguments(self, study: str, seeds: Sequence[int] | None = None) -> list[str]:
+        """What makes the runs of a study: its own, or those of these seeds."""
+        kept = [o for o in self.overrides if seeds is None or not re.match(r"\+*seed=", o)]
+        chosen = [] if seeds is None else [f"seed={','.join(map(str, seeds))}"]
+        return ["hydra.mode=MULTIRUN", f"experiment={study}", *kept, *chosen]
+
+
+def reproduction_of(arguments: list[str]) -> Reproduction:
+    """What is to be done for names of studies and overrides, in any order.
 
     :raises IcsbenchError: a study that is not there, a flag, overrides that name several results folders or scales, or
         that do not fit a study.
@@ -99,7 +110,7 @@ def plan_of(arguments: list[str]) -> Plan:
         if len(refused) < len(chosen):
             raise IcsbenchError(f"study {study}: {line}; name those it is for")
         raise IcsbenchError(line if line == _refusal(overrides) else f"study {study}: {line}")
-    return Plan(chosen, tuple(overrides), Path(config.results), config.scale, bool(names))
+    return Reproduction(chosen, tuple(overrides), Path(config.results), config.scale, bool(names))
 
 
 def _afforded(scale: str) -> tuple[str, ...]:
