@@ -28,10 +28,13 @@ PLAIN = {
     "reach": 200,  # step at which training accuracy jumps from chance to `train`
     "train": 0.7,
     "test": 0.6,
+    "nearly_all": None,  # step from which on it is 1
     "own": 0.0,  # test accuracy with the statistics of the batch, minus with others
     "val": 0.6,
     "mean": 0.1,  # change of a moment in one step
     "variance": 0.1,
+    "mean_in_units": 0.1,
+    "variance_in_units": 0.1,
     "drift": 0.2,
     "relative": 0.5,
     "cosine": 0.5,
@@ -57,6 +60,7 @@ def write(
     clipping=None,
     scale="cpu",
     trains="all",
+    amp=False,
     **planted,
 ) -> Path:
     """Write one finished, sealed run; ``planted`` are values of ``PLAIN`` (a list of cosines and betas: over steps).
@@ -69,9 +73,11 @@ def write(
     if experiment == "batch_sharpness":
         sharper = planted.get("sharp_level", 1.0) * (lr / MIDDLE) ** (1 - planted.get("sharp_slope", 1.0))
         values["sharpness"] = 2 / lr * sharper
+    if {"edge", "short", "correlation"} & planted.keys():
+        values |= _around_the_edge(lr, regime, planted)
     network = "dln" if experiment.startswith("dln") else "mlp" if experiment == "percentiles" else "vgg16"
     layers = {"dln": DLN["layers"], "mlp": MLP_LAYERS, "vgg16": LAYERS}[network]
-    rest = ("" if trains == "all" else f"-{trains}") + ("" if clipping is None else f"-c{clipping:g}")
+    rest = ("" if trains == "all" else f"-{trains}") + ("" if clipping is None else f"-c{clipping:g}") + "-amp" * amp
     name = f"{regime}-x{strength:g}-b{batch_size}-lr{lr:g}{rest}"
     path = Path(root) / experiment / name / f"seed-{seed}"
     (path / "probes" / "shift").mkdir(parents=True)
@@ -82,6 +88,8 @@ def write(
         "seed": seed,
         "steps": STEPS,
         "log_every": 10,
+        "amp": amp,
+        "study": None,
         "batch_size": batch_size,
         "data": {"name": "gaussian" if network == "dln" else "cifar10"},
         "model": {"name": network, "width": 0.25},
@@ -146,6 +154,8 @@ def _training(values, step, classes, diverged):
     row = {"step": step, "train/loss": values["loss"]}
     if classes is not None:
         row["train/accuracy"] = values["train"] if step >= values["reach"] else 0.1
+        if values["nearly_all"] is not None and step >= values["nearly_all"]:
+            row["train/accuracy"] = 1.0
     return row
 
 
@@ -153,6 +163,7 @@ def _probed(values, step, layers):
     row = {"step": step, "shift/interval": 1}
     for layer in layers:
         row |= {f"shift/{layer}/{moment}_raw": values[moment] for moment in ("mean", "variance")}
+        row |= {f"shift/{layer}/{moment}": values[f"{moment}_in_units"] for moment in ("mean", "variance")}
     return row
 
 
@@ -191,14 +202,18 @@ def _write_percentiles(path, step, layers, drift):
 Runs = dict[tuple, dict]
 
 
-def _run(regime, lr=0.1, strength=1.0, batch_size=128, trains="all"):
+def _run(regime, lr=0.1, strength=1.0, batch_size=128, trains="all", amp=False):
     """The settings of a run; a regime with `` + agc`` behind it has its gradients clipped."""
     norm, _, clipped = regime.partition(" + ")
-    return norm, lr, strength, batch_size, trains, 0.04 if clipped else None
+    return norm, lr, strength, batch_size, trains, 0.04 if clipped else None, amp
 
 
 def _bn_over_none(name, base):
     return lambda value: {_run("bn"): {name: base * value}, _run("none"): {name: base}}
+
+
+def _noisy_over_none(name):
+    return lambda value: {_run("noisy_bn"): {name: 0.1 * value}, _run("none"): {name: 0.1}}
 
 
 def _points(one, other, name):
@@ -238,12 +253,6 @@ def _warmed(other):
     return plant
 
 
-def _test_at_small_lr(value):
-    runs = {_run(regime, lr): {"train": 0.6, "test": 0.5} for regime in ("bn", "none") for lr in RATES}
-    runs |= {_run("none", lr): {"train": 0.1, "test": 0.1} for lr in RATES if lr > 0.2}
-    return runs | {_run("bn", 0.2): {"test": 0.5 + value / 100}, _run("none", 0.2): {"train": 0.6, "test": 0.5}}
-
-
 def _test_at_best_lr(value):
     runs = {_run(regime, lr): {"val": 0.3, "test": 0.9} for regime in ("bn", "none") for lr in RATES}
     runs |= {_run("bn", 0.8): {"val": 0.7, "test": 0.5 + value / 100}, _run("none", 0.1): {"val": 0.6, "test": 0.5}}
@@ -261,7 +270,7 @@ def _beta_of_rates(regime, name):
 
 
 def _noise(value):
-    return {_run("noise"): {"train": 0.1 * value, "reach": 10}, _run("none"): {"train": 0.6}}
+    return {_run("noise"): {"train": 0.12 if value else 0.3, "reach": 10}, _run("none"): {"train": 0.6}}
 
 
 def _dln(name, regime, lr=1e-7):
@@ -272,29 +281,44 @@ def _dln_loss(value):
     return {_run("bn", 1e-7): {"loss": 100 * value}, _run("none", 1e-7): {"loss": 100.0}}
 
 
-def _dln_rates(value, correlation=-1.0):
-    """Cosines of short steps at `value`, of long ones below or above it as the correlation has it."""
-    rates = (1e-6, 1e-7, 1e-8)
-    halves = np.linspace(0.05, 1.5, 40)  # beta x lr / 2
-    reach = 1 - 0.99 * abs(value) if correlation > 0 else 1.2
-    cosine = value - np.sign(correlation) * -1 * reach * (halves - 0.05) / 1.45 * abs(correlation)
-    if abs(correlation) < 0.5:
-        cosine = value + 0.001 * np.where(np.arange(40) % 2, 1, -1)
-    cosine[halves < 0.5] = value + np.linspace(0, np.sign(correlation) * 1e-3, int((halves < 0.5).sum()))
-    return {_run("bn", lr): {"cosine": cosine.tolist(), "beta": (2 * halves / lr).tolist()} for lr in rates}
+def _rates_of_bn(name):
+    """BN at three learning rates, with one of the values that :func:`_around_the_edge` makes measurements of."""
+    return lambda value: {_run("bn", lr): {name: value} for lr in (1e-6, 1e-7, 1e-8)}
+
+
+def _around_the_edge(lr, regime, planted):
+    """Cosines and betas of a deep linear network: at 1e-8 short steps, at 1e-7 around the edge, at 1e-6 beyond it.
+
+    ``edge``: the median of beta x lr / 2 at 1e-7; ``short``: that of the cosine of short steps; ``correlation``: the
+    rank correlation at the larger rates, -1, 0 or 1.
+    """
+    edge, short, correlation = (
+        planted.get(key, plain) for key, plain in (("edge", 1), ("short", 0.96), ("correlation", -1))
+    )
+    if regime == "none":
+        return {"cosine": 0.9999, "beta": 2 * edge / lr}
+    ramp = np.linspace(-1, 1, 40)
+    if lr < 1e-7:
+        return {"cosine": list(short + 1e-3 * ramp), "beta": list(2 * (0.25 + 0.2 * ramp) / lr)}
+    halves = (1.4 if lr > 1e-7 else edge) * (1 + 0.1 * ramp)
+    return {"cosine": list(0.2 * (correlation * ramp if correlation else np.abs(ramp))), "beta": list(2 * halves / lr)}
 
 
 def _dose(value):
-    return {
-        _run("noisy_bn", strength=strength): {"train": 0.6 + value / 100 * np.log10(shift / 0.03), "mean": shift}
-        for strength, shift in STRENGTHS.items()
-    }
+    return {_run("noisy_bn", strength=s): {"test": 0.6 + (value / 100 if s == 1 else 0)} for s in STRENGTHS}
 
 
 def _gap(value):
+    """BN's gap grows by `value` points per doubling more than the two points by which it grows without."""
     return {
-        _run("bn", batch_size=size): {"train": 0.9, "test": 0.6 - value / 100 * (np.log2(size) - 6)} for size in SIZES
+        _run(norm, batch_size=size): {"train": 0.9, "test": 0.6 - growth / 100 * (np.log2(size) - 6)}
+        for norm, growth in (("bn", value + 2), ("none", 2))
+        for size in SIZES
     }
+
+
+def _amp(norm):
+    return lambda value: {_run(norm, amp=True): {"train": 0.6 + value / 100}, _run(norm): {"train": 0.6}}
 
 
 def _rates_of(*regimes):
@@ -355,7 +379,9 @@ def _ghosts(test, train, own=0):
 
 
 def _reach(value):
-    return {_run("bn"): {"reach": 300, "train": 0.6}, _run("none"): {"reach": round(300 * value, -1), "train": 0.6}}
+    """The mean of 100 steps is there 90 steps after the accuracy: at step 200, without BN at `value` times it."""
+    late = max(round(200 * value - 90, -1), 10)
+    return {_run("bn"): {"reach": 110, "train": 0.6}, _run("none"): {"reach": late, "train": 0.6}}
 
 
 def _affine_to_random(value):
@@ -408,31 +434,34 @@ def _small_batch(value):
 
 
 PLANT = {
-    "speed_up": _reach,
+    "speed_up_to_90": _reach,
     "test_bn_minus_none": _points("bn", "none", "test"),
     "test_at_best_lr": _test_at_best_lr,
     "drift_last_hidden": _bn_over_none("drift", 0.2),
     "drift_vgg": _bn_over_none("drift", 0.2),
     "train_noisy_minus_bn": _points("noisy_bn", "bn", "train"),
     "mean_train_noisy_minus_none": _whole_mean,
-    "shift_mean_noisy_to_none": lambda value: {_run("noisy_bn"): {"mean": 0.1 * value}, _run("none"): {"mean": 0.1}},
-    "shift_variance_noisy_to_none": lambda value: {
-        _run("noisy_bn"): {"variance": 0.1 * value},
-        _run("none"): {"variance": 0.1},
-    },
-    "train_noise": _noise,
-    "ics_relative": _bn_over_none("relative", 0.5),
-    "ics_relative_matched": _bn_over_none("relative", 0.5),
+    "test_noisy_minus_bn": _points("noisy_bn", "bn", "test"),
+    "shift_mean_noisy_to_none_off_chance": _noisy_over_none("mean"),
+    "shift_variance_noisy_to_none_off_chance": _noisy_over_none("variance"),
+    "shift_mean_noisy_to_none_in_units": _noisy_over_none("mean_in_units"),
+    "shift_variance_noisy_to_none_in_units": _noisy_over_none("variance_in_units"),
+    "noise_at_chance": _noise,
+    "ics_relative_in_window": _bn_over_none("relative", 0.5),
+    "ics_relative_matched_in_window": _bn_over_none("relative", 0.5),
     "dln_cosine_none": _dln("cosine", "none"),
     "dln_cosine_bn": _dln("cosine", "bn"),
     "dln_loss": _dln_loss,
-    "dln_cosine_short": _dln_rates,
-    "dln_cosine_beta_correlation": lambda value: _dln_rates(0.95, value),
-    "loss_width": _bn_over_none("width", 0.3),
-    "loss_width_matched": _bn_over_none("width", 0.3),
-    "predictiveness": _bn_over_none("difference", 2.0),
-    "predictiveness_matched": _bn_over_none("difference", 2.0),
-    "beta": _bn_over_none("beta", 10.0),
+    "dln_edge_bn": _dln("edge", "bn"),
+    "dln_edge_none": _dln("edge", "none"),
+    "dln_cosine_short_steps": _rates_of_bn("short"),
+    "dln_correlation_within_rates": _rates_of_bn("correlation"),
+    "loss_width_in_window": _bn_over_none("width", 0.3),
+    "loss_width_matched_in_window": _bn_over_none("width", 0.3),
+    "predictiveness_in_window": _bn_over_none("difference", 2.0),
+    "predictiveness_matched_in_window": _bn_over_none("difference", 2.0),
+    "beta_in_window": _bn_over_none("beta", 10.0),
+    "beta_matched_in_window": _bn_over_none("beta", 10.0),
     "beta_slope_bn": _beta_of_rates("bn", "slope"),
     "beta_slope_none": _beta_of_rates("none", "slope"),
     "beta_level_bn": _beta_of_rates("bn", "level"),
@@ -445,7 +474,7 @@ PLANT = {
     "train_fixup_minus_bn": _behind("fixup", "bn"),
     "train_fixup_minus_none": _behind("fixup", "none"),
     "dln_loss_l1": lambda value: {_run("l1", 1e-6): {"loss": 100 * value}, _run("bn", 1e-6): {"loss": 100.0}},
-    "largest_lr": _largest_lr("bn", "none"),
+    "four_times_the_rate": lambda value: _largest_lr("bn", "none")(8.0 if value else 1.0),
     "largest_lr_warmed_residual_over_bn": _warmed("bn"),
     "largest_lr_warmed_plain_over_bn": _warmed("bn"),
     "largest_lr_warmed_residual_over_none": _warmed("none"),
@@ -461,9 +490,9 @@ PLANT = {
     "train_nf_agc_minus_nf": _behind("nf + agc", "nf"),
     "train_nf_agc_minus_none_agc": _behind("nf + agc", "none + agc"),
     "train_ws_agc_minus_bn_plain": _behind("ws + agc", "bn"),
-    "test_at_small_lr": _test_at_small_lr,
-    "dose_slope": _dose,
-    "gap_slope": _gap,
+    "noise_off_cost": _dose,
+    "gap_slope_bn_minus_none": _gap,
+    **{f"train_amp_minus_float32_{norm}": _amp(norm) for norm in ("none", "bn", "noisy_bn")},
     "affine_to_random": _affine_to_random,
     "train_group_minus_bn": _behind("group", "bn"),
     "test_group_minus_bn_smallest_batch": _small_batch,
@@ -510,7 +539,7 @@ def plant_claim(root, claim: Claim, values, study=None) -> None:
                     for run, planted in PLANT[part.name](of_part[seed]).items():
                         runs[run] = runs.get(run, {}) | planted
             for (regime, *settings), planted in runs.items():
-                place = dict(zip(("lr", "strength", "batch_size", "trains", "clipping"), settings, strict=True))
+                place = dict(zip(("lr", "strength", "batch_size", "trains", "clipping", "amp"), settings, strict=True))
                 write(root, study or name, regime, seed, **place, **planted)
 
 

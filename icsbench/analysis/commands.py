@@ -26,7 +26,7 @@ def _of_the_training(group: Group) -> list[str]:
         words += ["data.binary=true"] if run.setting("data.binary") else []
         words += [f"data.val_size={size}"] if (size := run.setting("data.val_size")) is not None else []
     words += _of_the_network(group)
-    words += ["amp=true"] if run.setting("amp") else []
+    words += ["amp=true"] if run.setting("amp") and "amp" not in group.factors else []
     words += [f"optim.lr={','.join(f'{lr:g}' for lr in group.lrs)}"]
     return words + ([f"steps={min(steps)}"] if len(steps) == 1 else [])
 

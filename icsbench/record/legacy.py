@@ -99,9 +99,16 @@ def settings(found: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in (found | lacking).items() if key not in unused}
 
 
+_FACTORS: dict[str, dict[str, list[str]]] = {
+    "batch_size": {"batch_size": ["steps", "recalibration_batches"]},
+    "amp": {"amp": []},
+}
+"""What the studies varied that did not declare it."""
+
+
 def factors(config: dict[str, Any]) -> dict[str, list[str]]:
     """What a study varied besides norm and learning rate, with the settings that hang on it."""
-    return {"batch_size": ["steps", "recalibration_batches"]} if config.get("experiment") == "batch_size" else {}
+    return _FACTORS.get(str(config.get("experiment")), {})
 
 
 def model(settings: dict[str, Any]) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class Run:
 
         :raises IcsbenchError: the config does not state them as a mapping to lists.
         """
-        factors = self.setting("study.factors", {}) if "study" in self.config else legacy.factors(self.config)
+        factors = legacy.factors(self.config) if self.config.get("study") is None else self.setting("study.factors", {})
         if not isinstance(factors, dict) or not all(isinstance(keys, list) for keys in factors.values()):
             raise IcsbenchError(
                 f"{self.path / schema.CONFIG}: study.factors is {factors!r}; it would be a mapping of settings to the "

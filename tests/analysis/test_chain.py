@@ -44,7 +44,7 @@ def sha256(path):
 
 
 def seed_3(records, regime="bn"):
-    return next(records.glob(f"three_regimes/{regime}-*/seed-3"))
+    return next(records.glob(f"long/{regime}-*/seed-3"))
 
 
 def why(*arguments):
@@ -141,7 +141,7 @@ def test_a_seal_that_is_none(records, text):
 
 def test_a_record_in_the_folder_of_another(records):
     shutil.rmtree(seed_3(records))
-    shutil.copytree(seed_3(records, "none"), seed_3_of_bn := next(records.glob("three_regimes/bn-*")) / "seed-3")
+    shutil.copytree(seed_3(records, "none"), seed_3_of_bn := next(records.glob("long/bn-*")) / "seed-3")
     code, text, entry = why("3", records)
     assert code == 1 and len(entry["broken"]) == 1
     place = f"{seed_3_of_bn.relative_to(records)}"

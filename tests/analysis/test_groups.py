@@ -102,16 +102,25 @@ def amp_run(root, regime="bn", seed=0, *, precision=True, **options):
 
 def test_runs_with_and_without_autocast_are_never_pooled_and_are_told_apart(tmp_path):
     for seed in range(2):
-        write_run(tmp_path, seed=seed, experiment="amp")
-        amp_run(tmp_path, seed=seed, experiment="amp")
+        write_run(tmp_path, seed=seed, experiment="mixed")
+        amp_run(tmp_path, seed=seed, experiment="mixed")
     with_it, without = group_runs(load_runs(tmp_path))
-    assert (with_it.name, without.name) == ("amp-bf16", "amp-float32")
+    assert (with_it.name, without.name) == ("mixed-bf16", "mixed-float32")
     assert ", 2,000 steps, bf16, scale cpu" in with_it.facts
     assert "bf16" not in without.facts and "float32" not in without.facts
-    with pytest.raises(IcsbenchError, match="amp-float32 and amp-bf16 need figures of their own"):
+    with pytest.raises(IcsbenchError, match="mixed-float32 and mixed-bf16 need figures of their own"):
         Group("both", (*without.runs, *with_it.runs))
     text = results_as_markdown(result_table(load_runs(tmp_path)))
-    assert text.count("\namp-") + text.startswith("amp-") == 2 and text.count(" bf16,") == 1
+    assert text.count("\nmixed-") + text.startswith("mixed-") == 2 and text.count(" bf16,") == 1
+
+
+def test_the_study_of_autocast_compares_runs_with_and_without_it(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, seed=seed, experiment="amp")
+        amp_run(tmp_path, seed=seed, experiment="amp")
+    (group,) = group_runs(load_runs(tmp_path))
+    assert [len(group.select(norm="bn", amp=amp).runs) for amp in (True, False)] == [2, 2]
+    assert "amp" in group.factors and "amp" in group.facts
 
 
 def test_probes_in_bfloat16_of_earlier_records_are_not_pooled_with_those_in_float32(tmp_path):

@@ -22,8 +22,8 @@ def results(tmp_path_factory):
     """Gradients with BN change 10 times as much as without over the first half, and a twentieth over the second."""
     root = tmp_path_factory.mktemp("results")
     for seed in range(8):
-        write(root, "landscape", "bn", seed, difference=[10.0] * 20 + [0.05 * 1.05 ** (seed - 3.5)] * 20)
-        write(root, "landscape", "none", seed, difference=1.0)
+        write(root, "landscape", "bn", seed, reach=600, difference=[10.0] * 20 + [0.05 * 1.05 ** (seed - 3.5)] * 20)
+        write(root, "landscape", "none", seed, reach=600, difference=1.0)
     return root
 
 
@@ -35,24 +35,25 @@ def test_windows_that_disagree_are_told(results):
     (found,) = sensitivities(judge(load_runs(results), [claim_of("11b")]))
     assert found.registered.verdict == "supported"
     outcomes = by_name(found)
-    # 40 updates, every 25th: the median over all is between the halves; from step 200 on 12 of 32 are of the first.
-    assert outcomes["window: first quarter"] == outcomes["window: whole"] == "contradicted"
-    assert outcomes["window: after both left chance"] == outcomes["relative"] == "supported"
-    # The loss falls by the same factor at each update: 3 of 8 bins at 10, 5 at 0.05, geometric mean 0.36.
-    assert outcomes["at matched loss"] == "contradicted"
+    # 40 updates, every 25th: the median over all is between the halves. Both leave chance at 600, where the second is.
+    first = "part 1, window: "
+    assert outcomes[f"{first}first quarter"] == outcomes[f"{first}whole"] == "contradicted"
+    assert outcomes[f"{first}after both left chance"] == outcomes["part 1, relative"] == "supported"
+    assert outcomes["part 1, median of the ratios step by step"] == outcomes["part 2, not relative"] == "supported"
+    # The loss falls by the same factor at each update: 4 of 8 bins at 10, 4 at 0.05, geometric mean 0.7.
+    assert outcomes["part 2, window: whole"] == "contradicted"
     assert all(outcomes[f"without seed {seed}"] == "supported" for seed in range(8))
     assert [outcomes[f"the first {n} seeds"] for n in range(3, 8)] == ["inconclusive"] * 3 + ["supported"] * 2
-    assert "window: second half" not in outcomes  # the registered one itself
-    assert agreement(found) == "12 of 15 (80 %); flipped by: window: first quarter"
+    assert agreement(found) == "16 of 19 (84 %); flipped by: part 1, window: first quarter"
 
 
 def test_the_command_prints_and_writes_them(results, tmp_path):
     said = invoke("claims", "sensitivity", str(results), "--out", str(tmp_path))
-    assert said.code == 0 and "12 of 15 (80 %); flipped by: window: first" in " ".join(said.out.split())
+    assert said.code == 0 and "16 of 19 (84 %); flipped by: part 1, window:" in " ".join(said.out.split())
     with open(tmp_path / "sensitivity.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["claim"] == "11b"]
-    assert rows[0]["specification"] == "registered" and len(rows) == 1 + 5 + 8 + 5
-    assert sum(row["agrees"] == "True" for row in rows[1:]) == 12 and sum(row["counts"] == "False" for row in rows) == 3
+    assert rows[0]["specification"] == "registered" and len(rows) == 1 + 9 + 8 + 5
+    assert sum(row["agrees"] == "True" for row in rows[1:]) == 16 and sum(row["counts"] == "False" for row in rows) == 3
     assert "| 11b |" in (tmp_path / "sensitivity.md").read_text()
 
 

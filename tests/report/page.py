@@ -24,7 +24,7 @@ VALUES = {
     "15": ((-9.0, 9.0, -8.0, 8.0, 7.0, -7.0),),
 }
 """What is measured of each claim, per part; of any other claim nothing."""
-STUDIES = {"1": "landscape", "1b": "lr_grid", "3": "landscape", "15": "lr_grid"}
+STUDIES = {"1": "landscape", "1b": "lr_grid", "3": "landscape", "15": "landscape"}
 
 
 def write_records(root: Path) -> None:

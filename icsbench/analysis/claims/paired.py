@@ -14,6 +14,10 @@ Runs = dict[int, Run]
 _PAPERS_LR = 0.1
 
 
+class LeftOut(Exception):
+    """A seed has no number; the text says why."""
+
+
 def runs_of(group: Group, norm: str, **settings: Any) -> Runs:
     """The runs of a norm with these settings: ``lr``, or dotted keys of the config (``**{"norm.strength": 2.0}``).
 
@@ -38,8 +42,8 @@ def at_papers_rate(group: Group, norm: str) -> Runs:
 def paired(parts: Mapping[str, Runs], value: Callable[..., float]) -> Measured:
     """``value(*runs)`` for every seed that all parts have, one run of each part in their order.
 
-    A seed that a part lacks is left out, and so is one whose value is not finite. ``parts`` are the runs by the name
-    that the reason for leaving a seed out gives them.
+    A seed that a part lacks is left out, and so is one whose value is not finite, or raises :class:`LeftOut`. ``parts``
+    are the runs by the name that the reason for leaving a seed out gives them.
     """
     values: dict[int, float] = {}
     left_out: dict[int, str] = {}
@@ -49,7 +53,11 @@ def paired(parts: Mapping[str, Runs], value: Callable[..., float]) -> Measured:
             left_out[seed] = f"no finished run of {', '.join(lacking)}"
             continue
         runs = {name: of_part[seed] for name, of_part in parts.items()}
-        number = value(*runs.values())
+        try:
+            number = value(*runs.values())
+        except LeftOut as reason:
+            left_out[seed] = str(reason)
+            continue
         if math.isfinite(number):
             values[seed] = number
         else:

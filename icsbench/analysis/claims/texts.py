@@ -25,6 +25,7 @@ HOFFER_2018 = "Hoffer et al. 2018"
 GILMER = "Gilmer et al. 2022"
 LI_ARORA = "Li & Arora 2020"
 ANDREYEV = "Andreyev & Beneventano 2024"
+KALAMKAR = "Kalamkar et al. 2019"
 
 A_FIFTH = 0.8
 """The smallest effect that counts, as a ratio, where no paper names one; upwards it is 1 / 0.8 = 1.25."""

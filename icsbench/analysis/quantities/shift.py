@@ -26,6 +26,10 @@ SHIFT = "shift"
 """The probe, and its folder in a record."""
 MEAN_PER_STEP = "mean_raw"
 VARIANCE_PER_STEP = "variance_raw"
+MEAN_IN_UNITS = "mean"
+"""The change of the mean in units of the standard deviation of the layer, ``sqrt(mean_c var_c)``, before the step."""
+VARIANCE_IN_UNITS = "variance"
+"""That of the variance in units of the square of it."""
 DRIFT = "drift"
 PERCENTILES = (15, 50, 85)
 
@@ -164,10 +168,11 @@ def shift_curve(condition: Condition, quantity: str, layer: Layer) -> Curve:
     return replace(curve, steps=curve.steps[kept], **ends, values=values)
 
 
-def step_shift(run: Run, moment: str) -> float:
-    """Change of a moment in one step: mean over the second half, geometric mean over the ``chosen_layers``.
+def step_shift(run: Run, moment: str, first: float | None = None) -> float:
+    """Change of a moment in one step: mean over the probes, geometric mean over the ``chosen_layers``.
 
-    NaN of a run that diverged, as its second half is not that of a whole run.
+    The probes are those from the step ``first`` on; without it, of the second half. NaN where there is none, and of a
+    run that diverged, as what it recorded is not that of a whole run.
 
     :raises NotMeasured: the run has no shift probes.
     """
@@ -175,7 +180,8 @@ def step_shift(run: Run, moment: str) -> float:
         raise NotMeasured(f"{run.path} has no shift probes")
     if run.status == "diverged":
         return math.nan
-    half = int(run.setting("steps")) / 2
+    first = int(run.setting("steps")) / 2 if first is None else first
     series = [run.metrics.series(schema.shift(layer.path, moment), 1) for layer in chosen_layers(run.layers_of(SHIFT))]
-    means = np.array([values[steps >= half].mean() if (steps >= half).any() else math.nan for steps, values in series])
+    counted = [values[steps >= first] for steps, values in series]
+    means = np.array([values.mean() if len(values) else math.nan for values in counted])
     return float(np.exp(np.log(means).mean())) if (means > 0).all() else math.nan

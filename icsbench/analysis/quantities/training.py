@@ -15,6 +15,11 @@ TEST_ACCURACY_BATCH_ON = schema.accuracy("test", "batch-on")
 
 _FIRST_OF_LAST = 0.9
 
+SPAN = 100
+"""Training accuracy has reached a level where its mean over so many steps has."""
+NEARLY_ALL = 0.95
+"""The training accuracy at which there is little left to learn."""
+
 
 def accuracy_curves(group: Group) -> list[Curve]:
     """Training accuracy, test accuracy, and test accuracy on batch statistics with noise on, where it was measured."""
@@ -81,6 +86,33 @@ def left_chance(run: Run) -> float:
     :raises NotMeasured: the run has no training accuracy.
     """
     return first_step(run, schema.LEFT_CHANCE * chance_of(run))
+
+
+def first_mean(run: Run, accuracy: float) -> float:
+    """The step at which the mean training accuracy of ``SPAN`` steps first was at least this; infinite if it never was.
+
+    It is the mean over the rows that end in the last ``SPAN`` steps, from the step ``SPAN`` on; 1e-9 less is rounding.
+
+    :raises NotMeasured: the run has no training accuracy.
+    """
+    steps, values = accuracy_to_the_end(run)
+    before = np.searchsorted(steps, steps - SPAN, "right")
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(steps) + 1)
+    means = (sums[ends] - sums[before]) / (ends - before)
+    there = steps[(means >= accuracy - 1e-9) & (steps >= SPAN)]
+    return float(there[0]) if len(there) else math.inf
+
+
+def learning_window(run: Run, other: Run) -> tuple[float, float]:
+    """From the step at which both runs have left chance to the :func:`first_mean` of ``NEARLY_ALL`` of either.
+
+    The end is not part of it. It is infinite where neither gets so far, and may lie before the beginning.
+
+    :raises NotMeasured: a run has no training accuracy.
+    """
+    pair = (run, other)
+    return max(map(left_chance, pair)), min(first_mean(one, NEARLY_ALL) for one in pair)
 
 
 def trains(run: Run) -> bool:
