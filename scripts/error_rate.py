@@ -27,6 +27,7 @@ from scipy.special import stdtr
 from icsbench.analysis import verdicts
 from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.decision import EXPLORATORY, Look, Rule
+from icsbench.analysis.findings import Finding
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "reference" / "error"
 SEED = 20261127
@@ -83,7 +84,7 @@ WORLDS = (
 )  # fmt: skip
 
 
-class _Tested(verdicts.Finding):
+class _Tested(Finding):
     """A finding of which nobody asks how many seeds would settle it."""
 
     def chance(self, n: int, level: float, exact: bool) -> float:

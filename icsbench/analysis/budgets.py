@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Part
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import Group, NotMeasured
 from icsbench.analysis.statistics import Floats
-from icsbench.analysis.verdicts import Finding
 from icsbench.record import schema
 from icsbench.record.cut import SCHEDULES, cut
 from icsbench.record.reader import Run

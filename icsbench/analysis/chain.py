@@ -14,8 +14,9 @@ from typing import Any
 from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.committed import Entry, as_committed, read_claims
 from icsbench.analysis.decision import Look, Registration, Rule
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.registration import judge_by, read_lock
-from icsbench.analysis.verdicts import Finding, Verdict, decide, judge, measure, refuse_changed
+from icsbench.analysis.verdicts import Verdict, decide, judge, measure, refuse_changed
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run, load_runs, run_folders
 from icsbench.record.schema import SEAL

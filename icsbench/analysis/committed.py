@@ -7,8 +7,8 @@ from typing import Any
 
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Part
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import NotMeasured
-from icsbench.analysis.verdicts import Finding
 from icsbench.errors import IcsbenchError
 from icsbench.record.strict_json import loads
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.decision import LEVEL, Look, Rule
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.plan import chance_with_seeds, seconds_per_seed
-from icsbench.analysis.verdicts import Finding, Verdict, decide, measure, refuse_changed
+from icsbench.analysis.verdicts import Verdict, decide, measure, refuse_changed
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from icsbench.errors import IcsbenchError
 from icsbench.record import legacy, schema
-from icsbench.record.reader import Kind, Regime, Run
+from icsbench.record.reader import Kind, Run
+from icsbench.record.regime import Regime
 
 _FACTORS = ("norm", "optim.lr")
 """What every study may vary: the norm with its options, and the learning rate."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.decision import EXPLORATORY, Look, Rule
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import Group, group_runs
 from icsbench.analysis.power import MOST, POWER, fewest
-from icsbench.analysis.verdicts import Finding, Verdict, chance_of_verdict, decide, measure, refuse_changed
+from icsbench.analysis.verdicts import Verdict, chance_of_verdict, decide, measure, refuse_changed
 from icsbench.record.reader import Run
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from icsbench.analysis.claims.contract import Claim, Measure
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import Group, NotMeasured
-from icsbench.analysis.verdicts import FEWEST_SEEDS, Finding, Outcome, Verdict, decide
+from icsbench.analysis.verdicts import FEWEST_SEEDS, Outcome, Verdict, decide
 
 _FEWEST_SHOWN = 3
 _OPPOSITE: dict[Outcome, Outcome] = {"supported": "contradicted", "contradicted": "supported"}

@@ -15,7 +15,8 @@ from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, Interval, mean_
 from icsbench.figures.caption import caption, seeds
 from icsbench.figures.contract import Figure
 from icsbench.figures.style import GUIDE, LEGEND_LINE, Page, above, below, regimes_of
-from icsbench.record.reader import Regime, Run
+from icsbench.record.reader import Run
+from icsbench.record.regime import Regime
 from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY
 
 _PARTS = {"bn_mean", "bn_var", "bn_detached", "bn_last"}

@@ -8,7 +8,7 @@ from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.curves import Curve
 from icsbench.analysis.tables import setting_of
 from icsbench.figures.style import FEWEST_FOR_AN_INTERVAL, Line
-from icsbench.record.reader import Regime
+from icsbench.record.regime import Regime
 
 _MOST_OUTCOMES = 8
 """More sentences on single conditions than these nobody reads."""

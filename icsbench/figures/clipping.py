@@ -14,7 +14,8 @@ from icsbench.analysis.statistics import Interval, mean_interval
 from icsbench.figures.caption import caption, seeds
 from icsbench.figures.contract import Figure
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, beside, chance_line, regime_legend
-from icsbench.record.reader import Regime, Run
+from icsbench.record.reader import Run
+from icsbench.record.regime import Regime
 from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY
 
 _CLIPPING = "optim.wrap.agc.clipping"

@@ -19,7 +19,8 @@ from icsbench.figures.caption import CUT_OFF, caption, geometric, seeds
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import cut_off, draw_curve, extent, guide, limits, log_axis, log_panel
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, beside, regime_legend
-from icsbench.record.reader import Regime, Run
+from icsbench.record.reader import Run
+from icsbench.record.regime import Regime
 from icsbench.record.schema import STEP_DIVERGES
 
 _LOSS = "relative loss"

@@ -42,7 +42,8 @@ from icsbench.figures.style import (
     step_axis,
     titles_height,
 )
-from icsbench.record.reader import Layer, Regime
+from icsbench.record.reader import Layer
+from icsbench.record.regime import Regime
 from icsbench.record.schema import TEST_ACCURACY
 
 _CURVES, _TRACKS, _BETWEEN = 1.5, 1.6, 0.4  # inches: height of the two rows, and what the steps between them take

@@ -22,7 +22,7 @@ from icsbench.figures.style import (
     regime_handle,
     regimes_of,
 )
-from icsbench.record.reader import Regime
+from icsbench.record.regime import Regime
 from icsbench.record.schema import SUMMARY, TEST_ACCURACY
 
 _REGIMES_IN_FULL = 4  # of more, means and dots stand closer

@@ -17,7 +17,8 @@ from icsbench.errors import IcsbenchError
 from icsbench.figures.caption import caption
 from icsbench.figures.contract import Figure
 from icsbench.figures.style import Page, below, beside, regime_titles, regimes_of, titles_height
-from icsbench.record.reader import Layer, Regime
+from icsbench.record.reader import Layer
+from icsbench.record.regime import Regime
 
 _HISTOGRAM = ("histogram_counts_preactivation", "histogram_edges_preactivation")  # (layers, bins), (layers, bins + 1)
 _RIDGES = 10  # steps, at most

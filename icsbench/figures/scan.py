@@ -19,7 +19,8 @@ from icsbench.figures.caption import caption, seeds
 from icsbench.figures.contract import Figure
 from icsbench.figures.panels import extent, log_axis
 from icsbench.figures.style import GUIDE, LEGEND_LINE, Page, above, below, chance_line, regime_legend
-from icsbench.record.reader import Regime, Run
+from icsbench.record.reader import Run
+from icsbench.record.regime import Regime
 from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY
 
 GAP = "gap"

@@ -23,7 +23,7 @@ from icsbench.figures.contract import Figure
 from icsbench.figures.landscape import along
 from icsbench.figures.panels import cut_off, draw_curve, extent, limits, log_axis
 from icsbench.figures.style import LEGEND_LINE, Page, above, below, beside, regime_legend
-from icsbench.record.reader import Regime
+from icsbench.record.regime import Regime
 
 _STEPS = 6
 _COLUMNS = 3

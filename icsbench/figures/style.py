@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from icsbench.analysis.files import csv_bytes, write_file
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, Floats
-from icsbench.record.reader import Regime
+from icsbench.record.regime import Regime
 
 LEGEND_LINE = 0.17  # inches from one line of the legend to the next
 FULL_WIDTH = 6.75  # inches: the text of a two-column page

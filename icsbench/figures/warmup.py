@@ -15,7 +15,7 @@ from icsbench.figures.contract import Figure
 from icsbench.figures.panels import log_axis
 from icsbench.figures.series import Series, draw_series, number_of
 from icsbench.figures.style import Page, above, below, beside, chance_line, legend_rows, regime_handle
-from icsbench.record.reader import Regime
+from icsbench.record.regime import Regime
 from icsbench.record.schema import LEFT_CHANCE, TRAIN_ACCURACY
 
 _LARGEST = "largest_lr"

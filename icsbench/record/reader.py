@@ -4,7 +4,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from icsbench.errors import IcsbenchError
 from icsbench.record import legacy, schema
 from icsbench.record.metrics import Metrics
+from icsbench.record.regime import Regime, regime_of
 from icsbench.record.strict_json import loads
 
 Kind = Literal["training", "lab"]
@@ -31,60 +32,6 @@ _STATUS_OF_OUTCOME: dict[str, Status] = {
     "complete": "complete",  # of a lab
 }
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_PLAIN_LOOK = {"order": math.inf, "color": "#7F7F7F", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "p"}
-
-
-class Regime(str):
-    """The name of a norm, or of the lab of a lab's run, with how tables and figures show it.
-
-    ``label``: the name for people. ``order``: its place among others, the smallest first. ``color``: ``#rrggbb``.
-    ``linestyle`` and ``marker``: as matplotlib has them. A name that comes without a look is grey, its own label, and
-    last.
-    """
-
-    label: str
-    order: float
-    color: str
-    linestyle: str | tuple[float, tuple[float, ...]]
-    marker: str
-
-    def __new__(cls, name: str, look: Mapping[str, Any] | None = None) -> "Regime":
-        """A name, and those parts of its look that are known."""
-        regime = super().__new__(cls, name)
-        full = {"label": name, **_PLAIN_LOOK, **(look or {})}
-        regime.label, regime.order, regime.color, regime.marker = (
-            full[k] for k in ("label", "order", "color", "marker")
-        )
-        line = full["linestyle"]
-        regime.linestyle = line if isinstance(line, str) else (line[0], tuple(line[1]))
-        return regime
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_line(value: Any) -> bool:
-    if isinstance(value, str):
-        return value in ("-", "--", "-.", ":")
-    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], list):
-        return False
-    dashes = value[1]
-    sound = all(_is_number(number) and number >= 0 for number in dashes) and sum(dashes) > 0
-    return _is_number(value[0]) and sound and len(dashes) % 2 == 0
-
-
-_LOOK: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "label": (lambda value: isinstance(value, str) and bool(value), "a text"),
-    "order": (_is_number, "a number"),
-    "color": (lambda value: isinstance(value, str) and bool(re.fullmatch("#[0-9a-fA-F]{6}", value)), "#rrggbb"),
-    "linestyle": (_is_line, '"-", "--", "-.", ":" or [offset, [on, off, ...]]'),
-    "marker": (
-        lambda value: isinstance(value, str) and bool(re.fullmatch(r"[.,ov^<>1-48spP*hH+xXDd|_]", value)),
-        "a marker of matplotlib, one character",
-    ),
-}
-"""Of each part of a look in ``environment.json``: whether a value fits, and what would."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +142,9 @@ class Run:
         """Its norm; of a lab, that of the network that it is about, and ``?`` where it is about none."""
         if self.kind == "training":
             return self.regime
-        return _regime(str(self.setting("norm.name", "?")), "regime", self.environment, self.path / schema.ENVIRONMENT)
+        return regime_of(
+            str(self.setting("norm.name", "?")), "regime", self.environment, self.path / schema.ENVIRONMENT
+        )
 
     @property
     def regression(self) -> bool:
@@ -398,25 +347,13 @@ def _load_run(path: Path) -> Run:
         path=path,
         kind="lab" if lab else "training",
         config=config,
-        regime=_regime(name, "lab" if lab else "regime", environment, path / schema.ENVIRONMENT),
+        regime=regime_of(name, "lab" if lab else "regime", environment, path / schema.ENVIRONMENT),
         seed=seed,
         status=_status(path, summary, failure),
         summary=summary,
         environment=environment,
         error=failure.get("error"),
     )
-
-
-def _regime(name: str, key: str, environment: dict[str, Any], path: Path) -> Regime:
-    if key not in environment:
-        return Regime(name, legacy.LOOKS.get(name) if key == "regime" else None)
-    look = environment[key]
-    if not isinstance(look, dict):
-        raise IcsbenchError(f"{path}: {key} is {look!r}; it would be an object with {', '.join(_LOOK)}")
-    for part, (fits, what) in _LOOK.items():
-        if part in look and not fits(look[part]):
-            raise IcsbenchError(f"{path}: {key}.{part} is {look[part]!r}; it would be {what}")
-    return Regime(name, {part: look[part] for part in _LOOK if part in look})
 
 
 def _status(path: Path, summary: dict[str, Any], failure: dict[str, Any]) -> Status:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.ticker import MaxNLocator
 
-from icsbench.analysis.verdicts import Finding
+from icsbench.analysis.findings import Finding
 from icsbench.report.words import effect, region
 
 WIDTH = 320

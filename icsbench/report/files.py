@@ -6,14 +6,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from icsbench.analysis.decision import LEVEL
 from icsbench.analysis.diff import made_with
 from icsbench.analysis.files import csv_bytes, write_file
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import group_runs
 from icsbench.analysis.quantities.optimisation import optimisation_table
 from icsbench.analysis.sensitivity import Sensitivity, of_verdicts
 from icsbench.analysis.statistics import Interval
 from icsbench.analysis.tables import result_table, run_row
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, sharing, used_of
+from icsbench.analysis.verdicts import FEWEST_SEEDS, Verdict, sharing, used_of
 from icsbench.record.reader import Run
 from icsbench.record.strict_json import dumps
 from icsbench.report.markdown import claims_as_markdown, results_as_markdown, updates_as_markdown

@@ -15,12 +15,14 @@ from markupsafe import Markup
 
 from icsbench import __version__
 from icsbench.analysis.chain import link_of, origin_of, runs_behind
+from icsbench.analysis.decision import LEVEL
 from icsbench.analysis.files import write_file
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import Group, NotMeasured, group_runs, precision, regime_order
 from icsbench.analysis.quantities.protocols import protocols
 from icsbench.analysis.sensitivity import of_verdicts
 from icsbench.analysis.statistics import MOST_FOR_SIGN_FLIPS
-from icsbench.analysis.verdicts import FEWEST_SEEDS, LEVEL, Finding, Verdict, sharing, used_of
+from icsbench.analysis.verdicts import FEWEST_SEEDS, Verdict, sharing, used_of
 from icsbench.figures import plan
 from icsbench.record.legacy import LOOKS
 from icsbench.record.reader import Run

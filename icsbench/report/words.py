@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from icsbench.analysis.claims.contract import Part
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.sensitivity import Sensitivity
 from icsbench.analysis.statistics import Interval
-from icsbench.analysis.verdicts import Finding, Outcome, Verdict, sharing
+from icsbench.analysis.verdicts import Outcome, Verdict, sharing
 
 SYMBOLS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", "inconclusive": "?", "not measured": "–"}
 

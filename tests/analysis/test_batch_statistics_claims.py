@@ -7,8 +7,9 @@ import pytest
 from synthetic import write_lab
 
 from icsbench.analysis.claims import claim_of
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import NotMeasured, group_runs
-from icsbench.analysis.verdicts import Finding, decide
+from icsbench.analysis.verdicts import decide
 from icsbench.record.reader import load_runs
 
 LINEAR = {  # of each norm and order: from_reshuffled, its theory, from_full, angle, loss at 10 and at 100 epochs

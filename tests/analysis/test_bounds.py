@@ -10,8 +10,9 @@ from scipy import stats
 from icsbench.analysis.claims import all_claims
 from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.decision import Rule
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.sensitivity import sensitivities
-from icsbench.analysis.verdicts import Finding, decide
+from icsbench.analysis.verdicts import decide
 from icsbench.report.files import write_claims
 from icsbench.report.markdown import claims_as_markdown
 from icsbench.report.words import agreement, effect, region

@@ -15,8 +15,9 @@ from synthetic import write_lab
 from icsbench.analysis.chain import chain_of, runs_behind
 from icsbench.analysis.claims import claim_of
 from icsbench.analysis.claims.networks import per_network
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.verdicts import Finding, judge
+from icsbench.analysis.verdicts import judge
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import load_runs
 from icsbench.report.chain import chain_in_words

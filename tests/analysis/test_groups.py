@@ -17,7 +17,8 @@ from icsbench.members import members
 from icsbench.models import Model
 from icsbench.norms import Norm
 from icsbench.record import legacy
-from icsbench.record.reader import Regime, load_runs
+from icsbench.record.reader import load_runs
+from icsbench.record.regime import Regime
 from icsbench.report.markdown import results_as_markdown
 
 SCALE_FILES = Path(__file__).resolve().parents[2] / "configs" / "scale"

@@ -11,9 +11,10 @@ from synthetic import write_lab
 
 from icsbench.analysis.claims.contract import Claim, Part
 from icsbench.analysis.claims.networks import per_network
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import NotMeasured, group_runs
 from icsbench.analysis.quantities.lab import lab_rows
-from icsbench.analysis.verdicts import Finding, decide
+from icsbench.analysis.verdicts import decide
 from icsbench.figures.series import number_of, series
 from icsbench.record.reader import load_runs
 from icsbench.report.html import write_report

@@ -8,9 +8,10 @@ from scipy import stats
 
 from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.decision import Rule
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.power import MOST, chance_of_mean, chance_of_share, fewest
 from icsbench.analysis.statistics import binomial_test, sign_flip_test, student_t_test
-from icsbench.analysis.verdicts import Finding, chance_of_verdict, decide
+from icsbench.analysis.verdicts import chance_of_verdict, decide
 
 FOUND = [0.9, -0.4, 0.8, 0.2, -0.1, 0.6]  # mean 1/3, standard deviation 0.52
 

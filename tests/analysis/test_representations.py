@@ -8,8 +8,9 @@ import pytest
 from synthetic import write_lab
 
 from icsbench.analysis.claims import claim_of
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.verdicts import Finding, decide
+from icsbench.analysis.verdicts import decide
 from icsbench.figures import orthogonal_start, rank
 from icsbench.figures.style import house_style, save
 from icsbench.record.reader import load_runs

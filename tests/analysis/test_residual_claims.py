@@ -8,9 +8,10 @@ import pytest
 from synthetic import write_lab
 
 from icsbench.analysis.claims import claim_of
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import NotMeasured, group_runs
 from icsbench.analysis.quantities.lab import lab_rows
-from icsbench.analysis.verdicts import Finding, decide
+from icsbench.analysis.verdicts import decide
 from icsbench.record.reader import load_runs
 
 BLOCKS = [*range(1, 11), *range(15, 101, 5)]

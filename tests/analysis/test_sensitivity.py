@@ -9,9 +9,10 @@ from planted import write
 
 from icsbench.analysis.claims import all_claims, claim_of
 from icsbench.analysis.claims.contract import Measured, Part
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import NotMeasured, group_runs
 from icsbench.analysis.sensitivity import of_verdicts, sensitivities
-from icsbench.analysis.verdicts import Finding, decide, judge
+from icsbench.analysis.verdicts import decide, judge
 from icsbench.record.reader import load_runs
 from icsbench.report.files import write_claims
 from icsbench.report.words import agreement

@@ -9,9 +9,10 @@ from planted import write
 from synthetic import write_lab, write_run
 
 from icsbench.analysis.claims import claim_of
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import NotMeasured, group_runs
 from icsbench.analysis.quantities.warmup import starts
-from icsbench.analysis.verdicts import Finding, decide
+from icsbench.analysis.verdicts import decide
 from icsbench.record.reader import load_runs
 
 RATES = (0.1, 0.2, 0.4, 0.8)

@@ -14,8 +14,9 @@ from scipy import stats
 from icsbench.analysis.claims import all_claims, claim_of, serves
 from icsbench.analysis.claims.contract import Claim, Measured, Part
 from icsbench.analysis.decision import Rule
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.verdicts import Finding, decide, judge
+from icsbench.analysis.verdicts import decide, judge
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import load_runs
 from icsbench.report.files import write_claims

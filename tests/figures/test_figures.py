@@ -21,7 +21,8 @@ from icsbench.errors import IcsbenchError
 from icsbench.figures import ridges
 from icsbench.figures.contract import Figure
 from icsbench.members import member
-from icsbench.record.reader import Layer, Regime, load_runs
+from icsbench.record.reader import Layer, load_runs
+from icsbench.record.regime import Regime
 
 DRAW = ("accuracy", "ridges", "moments", "heatmap", "protocols")
 NAMES = sorted(DRAW)

@@ -7,8 +7,9 @@ from planted import finish
 from synthetic import CONVS, DLN, write_run, write_study
 
 from icsbench.analysis.claims import all_claims, claim_of
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.verdicts import Finding, Verdict, decide
+from icsbench.analysis.verdicts import Verdict, decide
 from icsbench.record.reader import Run, load_runs
 from icsbench.report.html import write_report
 

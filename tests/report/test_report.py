@@ -15,8 +15,9 @@ from page import DISAGREE, EVIL, QUOTES, RATES, VALUES, write_one, write_page, w
 from planted import finish
 
 from icsbench.analysis.claims import all_claims, claim_of
+from icsbench.analysis.findings import Finding
 from icsbench.analysis.groups import group_runs
-from icsbench.analysis.verdicts import Finding, decide, judge
+from icsbench.analysis.verdicts import decide, judge
 from icsbench.errors import IcsbenchError
 from icsbench.figures import plan
 from icsbench.record.reader import load_runs

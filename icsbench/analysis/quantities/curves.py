@@ -12,7 +12,8 @@ from icsbench.analysis.groups import Condition
 from icsbench.analysis.statistics import Band, Floats, mean_band
 from icsbench.errors import IcsbenchError
 from icsbench.record import schema
-from icsbench.record.reader import Layer, Regime, Run
+from icsbench.record.reader import Layer, Run
+from icsbench.record.regime import Regime
 
 Series = tuple[NDArray[np.int64], Floats]
 """Steps, ascending, and values of one run: two arrays of shape (m,)."""

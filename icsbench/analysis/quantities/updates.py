@@ -24,7 +24,8 @@ from icsbench.analysis.quantities.curves import Curve, Series, mean_curve
 from icsbench.analysis.statistics import Band, Floats, geometric_band, mean_band
 from icsbench.errors import IcsbenchError
 from icsbench.record import schema
-from icsbench.record.reader import Layer, Regime, Run
+from icsbench.record.reader import Layer, Run
+from icsbench.record.regime import Regime
 
 ICS = "ics"
 """The probe of Definition 2.1, and its folder in a record."""
