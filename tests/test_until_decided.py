@@ -14,6 +14,7 @@ from icsbench.analysis.decision import Look
 from icsbench.analysis.extension import Limits, Study, default_looks, extend, family_of, standings_of
 from icsbench.analysis.groups import NotMeasured
 from icsbench.analysis.plan import needs, total_hours
+from icsbench.analysis.registration import judge_by, read_lock, write_lock
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import load_runs, run_folders
 
@@ -388,4 +389,76 @@ def test_what_does_not_fit_is_one_line(options, said):
 
 def test_limits_without_the_mode_they_belong_to():
     done = invoke("reproduce", "noise_control", "--hours", "2")
-    assert (done.code, done.err) == (1, "icsbench: --most-seeds, --hours and --look go with --until-decided\n")
+    assert (done.code, done.err) == (1, "icsbench: --most-seeds, --hours, --look and --lock go with --until-decided\n")
+
+
+# --- by a lock -------------------------------------------------------------------------------------------------------
+
+
+FOLDERS = ("bn-x1-b128-lr0.1", "none-x1-b128-lr0.1")
+
+
+@pytest.fixture
+def locked(monkeypatch):
+    """A study under a lock of seeds 6 to 29; what was launched."""
+    world, launched = World(noise_control=8.0), []
+
+    def launch(arguments):
+        launched.append(arguments)
+        (seeds,) = (a.partition("=")[2] for a in arguments if a.startswith("seed="))
+        for seed in map(int, seeds.split(",")):
+            world.make("noise_control", seed)
+            write("results", "noise_control", "none", seed)
+
+    monkeypatch.setattr("icsbench.reproducing.launch", launch)
+    monkeypatch.setattr("icsbench.analysis.registration.all_claims", lambda: world.family)
+    monkeypatch.setattr("icsbench.app.reproduce.Reproduction.folders", lambda self, study: {*FOLDERS})
+    studies = {"noise_control": dict.fromkeys(FOLDERS, "f" * 16)}
+    own = {"noise_control": ["scale=cpu", "data=digits", "norm=none,bn"]}
+    write_lock(Path("lock.json"), world.family, studies, range(6, 30), LOOKS, {}, own)
+    return world, launched
+
+
+def seeds_of(arguments):
+    return [argument for argument in arguments if argument.startswith("seed=")]
+
+
+def test_a_lock_names_claims_studies_seeds_and_looks(locked):
+    _, launched = locked
+    done = invoke("reproduce", "--until-decided", "--lock", "lock.json")
+    assert done.code == 0, done.err
+    assert [seeds_of(of) for of in launched] == [["seed=6"], ["seed=7,8,9,10,11,12,13,14,15,16,17"]]
+    assert all({"scale=cpu", "data=digits", "norm=none,bn", "experiment=noise_control"} <= {*of} for of in launched)
+    assert "Looks: 12 seeds at 0.03, 24 seeds at 0.02" in done.out and "Decided: 1 of 1 claim." in done.out
+    (verdict,) = judge_by(load_runs(Path("results")), read_lock(Path("lock.json")))
+    assert verdict.verdict == "supported" and verdict.registration.look == LOOKS[0]
+    assert "Next" not in invoke("reproduce", "--until-decided", "--lock", "lock.json").out and len(launched) == 2
+
+
+def test_a_claim_open_at_the_first_look_of_a_lock_goes_to_the_second_and_no_further(locked):
+    world, launched = locked
+    world.means["noise_control"] = 0.5
+    done = invoke("reproduce", "--until-decided", "--lock", "lock.json")
+    assert done.code == 0, done.err
+    assert seeds_of(launched[2]) == [f"seed={','.join(map(str, range(18, 30)))}"] and len(launched) == 3
+    assert "Decided: 1 of 1" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--look", "12:0.03"], "--look goes without --lock"),
+        (["seed=3"], "the seeds are those of the lock"),
+        (["dose"], "dose: lock.json has no such study; it has noise_control"),
+        (["--lock", "nosuch.json"], "nosuch.json: cannot be read"),
+    ],
+)
+def test_what_does_not_fit_a_lock_is_one_line(locked, options, said):
+    done = invoke("reproduce", "--until-decided", "--lock", "lock.json", *options)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1) and said in done.err
+
+
+def test_other_settings_than_those_of_a_lock_are_refused(locked, monkeypatch):
+    monkeypatch.setattr("icsbench.app.reproduce.Reproduction.folders", lambda self, study: {FOLDERS[0]})
+    done = invoke("reproduce", "--until-decided", "--lock", "lock.json", "norm=bn")
+    assert done.code == 1 and "study noise_control: its settings are not those of lock.json" in done.err

@@ -81,10 +81,10 @@ class Registration:
     """Whether what a verdict is on was fixed before its records were made, see :mod:`icsbench.analysis.registration`.
 
     ``registered``: every record is younger than the lock, and nothing was changed. ``amended``: something was.
-    ``exploratory``: a record is older, or no lock names the claim.
+    ``exploratory``: a record is older, or no lock names the claim. ``locked``: there are no records to judge yet.
     """
 
-    status: Literal["registered", "amended", "exploratory"]
+    status: Literal["registered", "amended", "exploratory", "locked"]
     why: str = ""
     changes: tuple[str, ...] = ()
     """What is not as it was locked."""

@@ -14,6 +14,7 @@ from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.decision import LEVEL, Look, Rule
 from icsbench.analysis.findings import Finding
 from icsbench.analysis.plan import chance_with_seeds, seconds_per_seed
+from icsbench.analysis.registration import Lock, at_looks
 from icsbench.analysis.verdicts import Verdict, decide, measure, refuse_changed
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run
@@ -271,6 +272,27 @@ def duration(hours: float) -> str:
     return f"{hours * 60:.0f} min" if hours * 60 >= 1 else "under a minute"
 
 
+def standings_by(runs: Sequence[Run], lock: Lock, studies: Mapping[str, Study]) -> list[Standing]:
+    """Where each claim of a lock stands, as :func:`icsbench.analysis.registration.judge_by` judges it.
+
+    A claim waits for every study of its parts that lacks seeds of its next look.
+    """
+    refuse_changed(run for run in runs if run.setting("experiment") in lock.studies)
+    found = at_looks(runs, lock)
+    open_ = [verdict.claim for verdict, _ in found.values() if verdict.verdict in ("inconclusive", "not measured")]
+    members = max(1, len(open_))
+    standings = []
+    for verdict, look in found.values():
+        reached = -1 if look is None else lock.looks.index(look)
+        after = min(reached + 1, len(lock.looks) - 1)
+        names = verdict.claim.studies
+        waits = tuple(name for name in names if name in studies and studies[name].missing(after, runs))
+        decided = verdict.verdict in ("supported", "contradicted")
+        place = max(reached, 0) if decided else after
+        standings.append(Standing(verdict.claim, place, verdict, () if decided else waits, verdict.findings, members))
+    return standings
+
+
 def extend(
     family: Sequence[Claim],
     studies: Mapping[str, Study],
@@ -279,6 +301,7 @@ def extend(
     records: Callable[[], Sequence[Run]],
     run: Callable[[str, tuple[int, ...]], object],
     say: Callable[[Step], object],
+    lock: Lock | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Run what open claims need, the cheapest first, until none is left that the limits let be decided.
@@ -288,13 +311,14 @@ def extend(
     :param records: the runs that there are.
     :param run: makes the runs of a study with these seeds, those that are finished left as they are.
     :param say: told of each step before it is run.
+    :param lock: what names claims, seeds and looks, if something does.
     :param clock: seconds; what :attr:`Limits.hours` is counted by, from this call on.
     :raises IcsbenchError: records were changed, or must not be pooled.
     """
     began, failed = clock(), {}
     while True:
         runs = records()
-        standings = standings_of(runs, family, studies)
+        standings = standings_by(runs, lock, studies) if lock else standings_of(runs, family, studies)
         left = math.inf if limits.hours is None else limits.hours - (clock() - began) / 3600
         step, stopped = next_step(standings, runs, studies, limits, left, failed)
         if step is None:

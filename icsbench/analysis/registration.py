@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from icsbench.analysis.claims import all_claims
@@ -56,6 +57,8 @@ class Lock:
     looks: tuple[Look, ...]
     claims: dict[str, dict[str, Any]]
     studies: Studies
+    overrides: Mapping[str, tuple[str, ...]]
+    """What each study is composed with."""
     modules: dict[str, str]
     amendments: tuple[dict[str, Any], ...]
 
@@ -118,10 +121,18 @@ def _study(part: Part, named: Iterable[str]) -> str:
 
 
 def write_lock(
-    path: Path, claims: Sequence[Claim], studies: Studies, seeds: Sequence[int], looks: Sequence[Look], made: Any
+    path: Path,
+    claims: Sequence[Claim],
+    studies: Studies,
+    seeds: Sequence[int],
+    looks: Sequence[Look],
+    made: Any,
+    overrides: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Lock:
-    """Write a lock of these claims; ``made``: what it was made with, ``icsbench`` and ``commit``.
+    """Write a lock of these claims.
 
+    :param made: what it was made with, ``icsbench`` and ``commit``.
+    :param overrides: what each study was composed with.
     :raises IcsbenchError: there is such a file already, or it cannot be written.
     """
     if path.exists():
@@ -136,6 +147,7 @@ def write_lock(
         "looks": [look._asdict() for look in looks],
         "claims": {id: entry | {"sha256": _sha256(entry)} for id, entry in entries.items()},
         "studies": {study: dict(of) for study, of in studies.items()},
+        "overrides": {study: [*overrides.get(study, ())] for study in studies},
         "modules": {module: checksum_of(module) for module in sorted({*modules, *_TESTS})},
     }
     _write(path, body | {"seal": _sha256(body), "amendments": []})
@@ -188,6 +200,7 @@ def read_lock(path: Path) -> Lock:
             {id: {"statement": entry["statement"], "by": entry["by"], "parts": entry["parts"]}
              for id, entry in body["claims"].items()},
             {study: dict(of) for study, of in body["studies"].items()},
+            {study: tuple(map(str, of)) for study, of in body["overrides"].items()},
             dict(body["modules"]),
             tuple(document["amendments"]),
         )  # fmt: skip
@@ -241,13 +254,12 @@ def judge_by(runs: Sequence[Run], lock: Lock) -> list[Verdict]:
     """
     refuse_changed(runs)
     catalogue = {claim.id: claim for claim in all_claims()}
-    locked = {id: _as_locked(catalogue.get(id), id, entry) for id, entry in lock.claims.items()}
-    verdicts = _at_looks(runs, lock, locked)
+    verdicts = at_looks(runs, lock)
     verdicts = {id: replace(v, registration=_registration(v, look, lock)) for id, (v, look) in verdicts.items()}
-    others = [claim for claim in catalogue.values() if claim.id not in locked]
+    others = [claim for claim in catalogue.values() if claim.id not in lock.claims]
     outside = replace(_nothing(lock), why=f"{lock.path.name} does not name this claim")
     verdicts |= {v.claim.id: replace(v, registration=outside) for v in decide(measure(runs, others))}
-    return [verdicts[id] for id in dict.fromkeys([*catalogue, *locked])]
+    return [verdicts[id] for id in dict.fromkeys([*catalogue, *lock.claims])]
 
 
 def _nothing(lock: Lock) -> Registration:
@@ -263,7 +275,13 @@ def _as_locked(claim: Claim | None, id: str, entry: Mapping[str, Any]) -> Claim:
     return replace(claim, parts=tuple(replace(p, studies=of_part.get(p.name, p.studies)) for p in claim.parts))
 
 
-def _at_looks(runs: Sequence[Run], lock: Lock, claims: Mapping[str, Claim]) -> dict[str, tuple[Verdict, Look | None]]:
+def at_looks(runs: Sequence[Run], lock: Lock) -> dict[str, tuple[Verdict, Look | None]]:
+    """Of each locked claim the verdict of the last look that its records have reached, and that look.
+
+    :raises IcsbenchError: as :func:`icsbench.analysis.verdicts.measure`.
+    """
+    catalogue = {claim.id: claim for claim in all_claims()}
+    claims = {id: _as_locked(catalogue.get(id), id, entry) for id, entry in lock.claims.items()}
     present = {study: _present(runs, study, lock.studies.get(study, {})) for study in _all_studies(claims.values())}
     seeds = {id: set.intersection({*lock.seeds}, *(present[s] for s in of.studies)) for id, of in claims.items()}
     member = {
@@ -321,7 +339,8 @@ def _registration(verdict: Verdict, look: Look | None, lock: Lock) -> Registrati
         said.append(f"{len(older)} of {len(verdict.runs)} records are older than the lock, one is {older[0]} (UTC)")
     said += [f"changed after it was locked: {'; '.join(changes)}"] if changes else []
     said += [f"when it began is that of its oldest file for {undated} records"] if undated else []
-    status = "exploratory" if older else "amended" if changes else "registered"
+    status = "exploratory" if older else "amended" if changes else "registered" if verdict.runs else "locked"
+    said += [] if verdict.runs else ["no records yet that a look judges"]
     return replace(_nothing(lock), status=status, why="; ".join(said), changes=changes, look=look)
 
 

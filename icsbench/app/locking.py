@@ -7,7 +7,7 @@ from pathlib import Path
 from icsbench.app.compose import configurations
 from icsbench.app.errors import asking_hydra
 from icsbench.app.folders import options
-from icsbench.app.overrides import as_typed
+from icsbench.app.overrides import as_typed, key_of
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
 from icsbench.source import commit
@@ -36,26 +36,29 @@ def named_studies(texts: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def settings_of(study: str, overrides: Sequence[str], own: Sequence[str]) -> dict[str, str | None]:
+def overrides_of(overrides: Sequence[str], own: Sequence[str]) -> list[str]:
+    """The overrides of a study: its ``own`` take the place of those of all that have the same key.
+
+    :raises IcsbenchError: one of them is the seed.
+    """
+    mine = {key_of(override) for override in own}
+    chosen = [*(override for override in overrides if key_of(override) not in mine), *own]
+    if any(key_of(override) == "seed" for override in chosen):
+        raise IcsbenchError("seed=: the seeds of a lock are given by --seeds")
+    return chosen
+
+
+def settings_of(study: str, chosen: list[str]) -> dict[str, str | None]:
     """The folders of a study's configurations, without seeds, and the fingerprint of the data of each (None: not read).
 
-    :param own: overrides of this study, which take the place of ``overrides`` of the same key.
-    :raises IcsbenchError: the study cannot be configured so.
+    :raises IcsbenchError: the study cannot be configured with these overrides.
     """
-    mine = {_key(override) for override in own}
-    chosen = [*(override for override in overrides if _key(override) not in mine), *own]
-    if any(_key(override) == "seed" for override in chosen):
-        raise IcsbenchError("seed=: the seeds of a lock are given by --seeds")
     try:
         with asking_hydra():
             configs = configurations([f"experiment={study}", *as_typed(chosen)])
     except IcsbenchError as error:
         raise IcsbenchError(f"study {study}: {error}; give it overrides of its own, --study '{study} ...'") from None
     return {config.run_name: _data(config) for config in configs}
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+")
 
 
 def _data(config: Config) -> str | None:

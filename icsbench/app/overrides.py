@@ -24,6 +24,11 @@ def sweeps(override: str) -> bool:
     return OverridesParser.create().parse_overrides([override])[0].is_sweep_override()
 
 
+def key_of(override: str) -> str:
+    """The key that an override sets."""
+    return override.partition("=")[0].lstrip("+")
+
+
 def as_typed(arguments: list[str]) -> list[str]:
     """The arguments as Hydra reads them, where its grammar would take what was typed for something else.
 

@@ -2,15 +2,15 @@
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icsbench.app.compose import Sweep, check_sweep, composed, jobs, sweep_of
+from icsbench.app.compose import Sweep, check_sweep, composed, configurations, jobs, sweep_of
 from icsbench.app.errors import asking_hydra
 from icsbench.app.folders import content, options
-from icsbench.app.overrides import as_typed, sweeps
+from icsbench.app.overrides import as_typed, key_of, sweeps
 from icsbench.errors import IcsbenchError
 
 
@@ -24,6 +24,8 @@ class Reproduction:
     scale: str
     named: bool
     """Whether the studies were named."""
+    own: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Overrides of single studies; those above take their place."""
 
     def print_costs(self, console: Any, serves: Callable[[str], list[str]]) -> None:
         """Print each study, of the named ones if any were, with its runs, claims (``serves``) and measured cost here.
@@ -70,13 +72,22 @@ class Reproduction:
     def sweep(self, study: str) -> Sweep:
         """The seeds of a study and how many runs each has."""
         with asking_hydra():
-            return sweep_of([f"experiment={study}", *self.overrides])
+            return sweep_of([f"experiment={study}", *self._of(study)])
+
+    def folders(self, study: str) -> set[str]:
+        """The names of the folders of its configurations, seeds apart."""
+        with asking_hydra():
+            return {config.run_name for config in configurations([f"experiment={study}", *self._of(study)])}
 
     def arguments(self, study: str, seeds: Sequence[int] | None = None) -> list[str]:
         """What makes the runs of a study: its own, or those of these seeds."""
-        kept = [o for o in self.overrides if seeds is None or not re.match(r"\+*seed=", o)]
+        kept = [o for o in self._of(study) if seeds is None or not re.match(r"\+*seed=", o)]
         chosen = [] if seeds is None else [f"seed={','.join(map(str, seeds))}"]
         return ["hydra.mode=MULTIRUN", f"experiment={study}", *kept, *chosen]
+
+    def _of(self, study: str) -> list[str]:
+        typed = {key_of(override) for override in self.overrides}
+        return [*(o for o in as_typed([*self.own.get(study, ())]) if key_of(o) not in typed), *self.overrides]
 
 
 def reproduction_of(arguments: list[str]) -> Reproduction:

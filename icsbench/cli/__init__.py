@@ -91,6 +91,7 @@ def reproduce(
         float | None, typer.Option(help="With --until-decided: start nothing that would take longer.", metavar="H")
     ] = None,
     look: Looks = None,
+    lock: LockFile = None,
     config_dir: ConfigDirs = None,
 ) -> None:
     """Run the studies that a scale affords, then figures, claims and report: icsbench reproduce scale=demo|cpu|paper.
@@ -105,9 +106,9 @@ def reproduce(
     with also(config_dir or []):
         arguments = [*(overrides or []), *context.args]
         if until_decided:
-            reproducing.until_decided(arguments, most_seeds, hours, look or [])
-        elif most_seeds is not None or hours is not None or look:
-            raise IcsbenchError("--most-seeds, --hours and --look go with --until-decided")
+            reproducing.until_decided(arguments, most_seeds, hours, look or [], lock)
+        elif most_seeds is not None or hours is not None or look or lock:
+            raise IcsbenchError("--most-seeds, --hours, --look and --lock go with --until-decided")
         else:
             reproducing.reproduce(arguments, list_)
 

@@ -113,7 +113,7 @@ def lock_claims(
     one given by --study counts, otherwise the first.
     """
     from icsbench.analysis.registration import chosen_claims, looks_with, seeds_of, studies_of, write_lock
-    from icsbench.app.locking import made_with, named_studies, settings_of
+    from icsbench.app.locking import made_with, named_studies, overrides_of, settings_of
 
     overrides = [word for word in words or [] if "=" in word]
     chosen = chosen_claims([word for word in words or [] if "=" not in word])
@@ -125,8 +125,9 @@ def lock_claims(
     named = studies_of(chosen, own)
     if unused := [name for name in own if name not in named]:
         raise IcsbenchError(f"--study {unused[0]}: measures none of these claims; leave it out")
-    studies = {name: settings_of(name, overrides, own.get(name, [])) for name in named}
-    lock = write_lock(lockfile, chosen, studies, numbers, looks, made_with())
+    composed = {name: overrides_of(overrides, own.get(name, [])) for name in named}
+    studies = {name: settings_of(name, of) for name, of in composed.items()}
+    lock = write_lock(lockfile, chosen, studies, numbers, looks, made_with(), composed)
     runs_ = sum(map(len, studies.values()))
     unread = [name for name, of in studies.items() if None in of.values()]
     print(f"{lockfile}: {len(chosen)} claims, {len(studies)} studies with {runs_} settings, {len(numbers)} seeds")

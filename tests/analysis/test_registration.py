@@ -98,9 +98,9 @@ def test_records_made_after_the_lock_are_registered(judged):
 
 
 def test_a_bound_that_was_edited_shows_everywhere(judged, monkeypatch):
-    changed(monkeypatch, "1", "speed_up", low=1.2)
+    changed(monkeypatch, "1", "speed_up_to_90", low=1.2)
     said, text = claims_of(judged)
-    what = "low of speed_up was 1.5, is 1.2"
+    what = "low of speed_up_to_90 was 1.5, is 1.2"
     assert said.code == 4 and "amended" in text and what in text
     results = judged / "results"
     entry = json.loads((results / "claims.json").read_text())["claims"][0]
