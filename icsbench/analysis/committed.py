@@ -109,6 +109,8 @@ def _part(found: Entry) -> Part:
         studies=(),
         kind=found["kind"],
         unit=found["unit"],
+        per=str(found.get("per", "")),
+        of=found.get("of", "seeds"),
         low=-math.inf if low is None else float(low),
         high=math.inf if high is None else float(high),
     )

@@ -12,6 +12,8 @@ from icsbench.config import Config
 from icsbench.errors import IcsbenchError
 from icsbench.source import commit
 
+_OF_A_PLACE = {"results", "data.root", "lab.root", "device", "threads", "checkpoint_every", "wandb", "hydra"}
+
 
 def made_with() -> dict[str, str | None]:
     """The version of icsbench, and the commit of its source where that is known."""
@@ -46,6 +48,11 @@ def overrides_of(overrides: Sequence[str], own: Sequence[str]) -> list[str]:
     if any(key_of(override) == "seed" for override in chosen):
         raise IcsbenchError("seed=: the seeds of a lock are given by --seeds")
     return chosen
+
+
+def of_any_place(overrides: Sequence[str]) -> list[str]:
+    """The overrides that say what a run is, without those that say where it is run and by whom it is watched."""
+    return [o for o in overrides if (key := key_of(o)) not in _OF_A_PLACE and key.split(".")[0] not in _OF_A_PLACE]
 
 
 def settings_of(study: str, chosen: list[str]) -> dict[str, str | None]:

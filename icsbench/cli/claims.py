@@ -113,7 +113,7 @@ def lock_claims(
     one given by --study counts, otherwise the first.
     """
     from icsbench.analysis.registration import chosen_claims, looks_with, seeds_of, studies_of, write_lock
-    from icsbench.app.locking import made_with, named_studies, overrides_of, settings_of
+    from icsbench.app.locking import made_with, named_studies, of_any_place, overrides_of, settings_of
 
     overrides = [word for word in words or [] if "=" in word]
     chosen = chosen_claims([word for word in words or [] if "=" not in word])
@@ -127,7 +127,8 @@ def lock_claims(
         raise IcsbenchError(f"--study {unused[0]}: measures none of these claims; leave it out")
     composed = {name: overrides_of(overrides, own.get(name, [])) for name in named}
     studies = {name: settings_of(name, of) for name, of in composed.items()}
-    lock = write_lock(lockfile, chosen, studies, numbers, looks, made_with(), composed)
+    stated = {name: of_any_place(of) for name, of in composed.items()}
+    lock = write_lock(lockfile, chosen, studies, numbers, looks, made_with(), stated)
     runs_ = sum(map(len, studies.values()))
     unread = [name for name, of in studies.items() if None in of.values()]
     print(f"{lockfile}: {len(chosen)} claims, {len(studies)} studies with {runs_} settings, {len(numbers)} seeds")

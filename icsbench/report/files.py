@@ -168,6 +168,8 @@ def _part_as_json(finding: Finding) -> dict[str, Any]:
         "study": finding.group.name if finding.group else "",
         "kind": part.kind,
         "unit": part.unit,
+        "per": part.per,
+        "of": part.of,
         "region": [_finite(part.low), _finite(part.high)],
         "values": {str(seed): value for seed, value in finding.values.items()},
         "left_out": {str(seed): why for seed, why in finding.left_out.items()},

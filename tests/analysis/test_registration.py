@@ -342,12 +342,13 @@ def test_seeds_as_they_are_typed():
 
 def test_the_command_writes_what_a_sweep_would_run(tmp_path):
     path = tmp_path / "claims.lock.json"
-    arguments = ("--seeds", "6-29", "--look", "12:0.03", "--look", "24:0.02", "scale=cpu")
-    said = invoke("claims", "lock", str(path), "8", *arguments, "--study", "dln norm=none,bn")
+    arguments = ("--seeds", "6-29", "--look", "12:0.03", "--look", "24:0.02", "scale=cpu", "results=here", "threads=1")
+    said = invoke("claims", "lock", str(path), "8", *arguments, "--study", "dln norm=none,bn wandb=disabled")
     assert said.code == 0, said.err
     assert "look at 12 seeds (6, 7, 8" in said.out and read_lock(path).seal in said.out
     document = json.loads(path.read_text())
     assert document["seeds"] == [*range(6, 30)]
+    assert document["overrides"] == {"dln": ["scale=cpu", "norm=none,bn"]}  # not where it was composed
     folders = document["studies"]["dln"]
     known = json.loads((Path(__file__).parents[1] / "fingerprints.json").read_text())["dln cpu"]
     assert {folder for folder in folders if "-lr1e-06-" in folder} == {

@@ -64,14 +64,14 @@ def test_the_table_of_verdicts_shows_them(results, tmp_path):
     by_id = {entry["id"]: entry for entry in json.loads(files[0].read_text())["claims"]}
     assert by_id["11b"]["sensitivity"] == {
         "by_itself": "supported",
-        "agree": 12,
-        "of": 15,
-        "flipped_by": "window: first quarter",
+        "agree": 16,
+        "of": 19,
+        "flipped_by": "part 1, window: first quarter",
         "left_open_by": None,
     }
     assert "sensitivity" not in by_id["13b"]  # not measured
     (row,) = (line for line in files[2].read_text().splitlines() if line.startswith("| 11b |"))
-    assert row.endswith("| 12 of 15 (80 %); flipped by: window: first quarter |")
+    assert row.endswith("| 16 of 19 (84 %); flipped by: part 1, window: first quarter |")
 
 
 def test_another_verdict_before_holm_is_told():
