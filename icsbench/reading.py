@@ -56,11 +56,15 @@ def judged(path: Path, scale: str | None) -> "Side":
 
 
 def verdicts_on(runs: "list[Run]", lock: Path | None) -> "list[Verdict]":
-    """The verdict on every claim: those that a lock names by the lock, where one is given."""
+    """The verdict on every claim; by a lock on those that it names, and on others that the records measure."""
     from icsbench.analysis.registration import judge_by, read_lock
     from icsbench.analysis.verdicts import judge
 
-    return judge(runs) if lock is None else judge_by(runs, read_lock(lock))
+    if lock is None:
+        return judge(runs)
+    named = read_lock(lock).claims
+    verdicts = judge_by(runs, read_lock(lock))
+    return [verdict for verdict in verdicts if verdict.claim.id in named or verdict.verdict != "not measured"]
 
 
 def judge_and_write(

@@ -132,7 +132,7 @@ class Group:
     @cached_property
     def conditions(self) -> list[Condition]:
         """One per configuration, by learning rate, regime, factors that the records name, folder; seeds ascending."""
-        named = {factor for run in self.runs if "study" in run.config for factor in run.factors}
+        named = {factor for run in self.runs for factor in run.factors}
         cells = []
         for runs in _configurations(self.runs):
             first = runs[0]

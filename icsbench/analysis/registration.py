@@ -340,7 +340,7 @@ def _registration(verdict: Verdict, look: Look | None, lock: Lock) -> Registrati
     said += [f"changed after it was locked: {'; '.join(changes)}"] if changes else []
     said += [f"when it began is that of its oldest file for {undated} records"] if undated else []
     status = "exploratory" if older else "amended" if changes else "registered" if verdict.runs else "locked"
-    said += [] if verdict.runs else ["no records yet that a look judges"]
+    said += [] if verdict.runs else ["its first look is still to come"]
     return replace(_nothing(lock), status=status, why="; ".join(said), changes=changes, look=look)
 
 

@@ -130,7 +130,8 @@ def registration_line(verdicts: Sequence[Verdict]) -> str:
     if not locked:
         return "exploratory: judged without a lock (icsbench claims lock writes one, before the runs)"
     counts = Counter(found.status for found in locked)
-    said = ", ".join(f"{counts[status]} {status}" for status in ("registered", "amended", "exploratory"))
+    order = ("registered", "amended", "exploratory", "locked")
+    said = ", ".join(f"{counts[status]} {status}" for status in order if counts[status] or status != "locked")
     return f"{said}; by the lock of {locked[0].locked[:19].replace('T', ' ')} UTC, seal {locked[0].lock[:12]}"
 
 
