@@ -177,6 +177,7 @@ def sign_flip_test(values: ArrayLike, low: float, high: float) -> Place:
     return Place(max(beyond(low, 1), beyond(high, -1)), beyond(low, -1), beyond(high, 1))
 
 
+@cache
 def _signs(n: int) -> NDArray[np.int8]:
     """All ways to give n numbers a sign, (2^n, n)."""
     return (1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)).astype(np.int8)

@@ -1,6 +1,7 @@
 """The rows of a run as columns."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ class Metrics:
     def last_step(self) -> int:
         """The number of updates behind the latest row; 0 where there is none."""
         return max((row[schema.STEP] for row in self.rows), default=0)
+
+    @cached_property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Each key of the m rows as an array of shape (m,): floats, NaN where a row lacks it, or objects, then None."""
+        keys = dict.fromkeys(key for row in self.rows for key in row)
+        return {key: _column([row.get(key) for row in self.rows]) for key in keys}
 
     def series(self, key: str, interval: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Steps, ascending, and values of the rows that hold ``key``: two arrays of shape (m,), m = 0 where none does.
@@ -68,3 +75,11 @@ def _steps(rows: Sequence[dict[str, Any]]) -> tuple[NDArray[np.int64], NDArray[n
     """The steps of the rows, ascending, and for each the first row that has it."""
     steps, first = np.unique(np.array([row[schema.STEP] for row in rows], np.int64), return_index=True)
     return steps, first
+
+
+def _column(values: list[Any]) -> NDArray[Any]:
+    if all(value is None or isinstance(value, int | float) for value in values):
+        return np.array(values, np.float64)
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column

@@ -206,6 +206,15 @@ def test_another_definition_is_said():
     }
 
 
+def test_another_registration_is_said_where_both_sides_have_one():
+    registered, exploratory = (
+        claim("supported", part(around(3)), registration={"status": status}) for status in ("registered", "exploratory")
+    )
+    found = {of.key: (of.a, of.b) for of in compared(content(registered), content(exploratory)).differences}
+    assert found == {"registration": (("registered",), ("exploratory",))}
+    assert compared(content(registered), content(claim("supported", part(around(3))))).differences == ()
+
+
 def test_a_file_of_an_earlier_version_has_its_facts():
     a, b = (content(claim("supported", part(around(3)), facts=facts)) for facts in ("1,000 steps", "15,000 steps"))
     del a["studies"]

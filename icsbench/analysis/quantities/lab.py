@@ -60,7 +60,7 @@ def rows_of(run: Run) -> LabRows:
 
     :raises IcsbenchError: its record is damaged.
     """
-    return LabRows(run, _columns(run.metrics.rows))
+    return LabRows(run, run.metrics.columns)
 
 
 def lab_rows(group: Group) -> list[LabRows]:
@@ -73,15 +73,3 @@ def lab_rows(group: Group) -> list[LabRows]:
     if not runs:
         raise NotMeasured(f"{group.name}: no run has a row")
     return [rows_of(run) for run in runs]
-
-
-def _columns(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    return {key: _column([row.get(key) for row in rows]) for key in dict.fromkeys(key for row in rows for key in row)}
-
-
-def _column(values: list[Any]) -> NDArray[Any]:
-    if all(value is None or isinstance(value, int | float) for value in values):
-        return np.array(values, np.float64)
-    column = np.empty(len(values), object)
-    column[:] = values
-    return column
