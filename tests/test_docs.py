@@ -77,7 +77,7 @@ def test_the_made_parts_are_in_the_site(site):
 
 
 def test_every_key_is_in_the_reference_with_its_default():
-    from icsbench.config import _keys, Config, OptimConfig, probes_options
+    from icsbench.config import Config, OptimConfig, _keys, probes_options
 
     page = docs_configuration.page()
     named = set(re.findall(r"^\| `([\w.]+)` \|", page, re.M))

@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,7 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_links_to_is_there(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGES[page])
-    made = {"configuration", "catalogue", "extending"}  # these link to nothing by hand, or to little
-    assert links or Path(page).stem in made
+    assert links or page != "README.md"
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
@@ -62,15 +62,14 @@ def test_every_option_that_a_page_names_exists(page):
 
 
 def test_every_command_that_a_page_names_exists():
-    import click
     import typer
 
     from icsbench.cli import app
 
-    known = typer.main.get_command(app)
-    assert isinstance(known, click.Group)
-    named = {name for text in PAGES.values() for name in re.findall(r"^icsbench ([a-z]+)", text, re.M)}
-    assert {"train", "sweep", "claims", "report"} <= named <= {*known.commands}
+    commands: dict = getattr(typer.main.get_command(app), "commands")  # noqa: B009
+    shell = "".join(re.findall(r"^```sh\n(.*?)^```", "\n".join(PAGES.values()), re.M | re.S))
+    named = set(re.findall(r"^icsbench ([a-z]+)", shell, re.M))
+    assert {"train", "sweep", "claims", "report"} <= named <= {*commands}
 
 
 def test_the_code_in_the_readme_and_beside_the_probes_runs_and_gives_what_it_says():
@@ -224,6 +223,7 @@ def test_what_the_results_say_without_a_number_holds():
 COMMITTED = REFERENCE / "claims" / "claims.json"
 
 
+@cache
 def judged_again():
     """The verdicts on the committed values per seed, computed anew, beside what was committed; and what has changed.
 
