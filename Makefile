@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce test test-slow check benchmark clean
+.PHONY: install reproduce test test-slow check docs benchmark clean
 .DEFAULT_GOAL := install
 
 install: .venv/.installed
@@ -30,8 +30,12 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# the site, into site/; a broken link is an error
+docs: install
+	$(BIN)/mkdocs build --strict
+
 benchmark: install
 	$(BIN)/python scripts/benchmark.py
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site
