@@ -152,6 +152,16 @@ class WandbConfig:
 
 
 @dataclass
+class TrackerConfig:
+    """Where a run is mirrored: ``wandb`` (see :class:`WandbConfig`) or ``tensorboard``."""
+
+    name: str = "wandb"
+
+    def __post_init__(self) -> None:
+        one_of("tracker.name", self.name, ("wandb", "tensorboard"))
+
+
+@dataclass
 class Config:
     """One run. See ``configs/train.yaml`` for what each key means.
 
@@ -181,6 +191,7 @@ class Config:
     optim: OptimConfig = field(default_factory=lambda: options_of("optim"))
     probes: Any = field(default_factory=lambda: probes_options())
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
     lab: Options | None = None
     study: dict[str, Any] | None = None
 
@@ -298,8 +309,12 @@ class Config:
         return self.norm.name if self.lab is None else self.lab.name
 
     def to_yaml(self) -> str:
-        """The whole config as YAML; of a lab without a network, all but what it does not use."""
+        """The config as YAML; of a lab without a network, all but what it does not use.
+
+        ``tracker`` is left out: a record is the same whatever it is mirrored to.
+        """
         settings = asdict(self)
+        del settings["tracker"]
         if not self.trains:
             settings = {key: settings[key] for key in _OF_EVERY_LAB}
         return OmegaConf.to_yaml(OmegaConf.create(settings))
@@ -324,7 +339,7 @@ _OF_EVERY_LAB = ("experiment", "scale", "results", "seed", "threads", "lab", "st
 
 
 def _machine_key(key: str) -> bool:
-    return key in _MACHINE_KEYS or key.startswith("wandb.")
+    return key in _MACHINE_KEYS or key.startswith(("wandb.", "tracker."))
 
 
 def _not_at_default(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -133,27 +133,32 @@ def draw(results: Path, out: Path | None, at_step: int | None = None) -> None:
     """Print the tables, and draw the figures that the records do not have yet."""
     from rich.console import Console
 
-    from icsbench.analysis.files import Drawn
     from icsbench.report.console import print_results, print_updates
-    from icsbench.report.files import write_results, write_updates
 
     found = _with_steps(loaded(results, at_step))
     out = out or folder_of(results, at_step) / "figures"
     print_results(Console(), found)
     print_updates(Console(), found)
-    drawn = Drawn(out, results, found)
-    before = drawn.read()
-    if before is None:
-        terminal.import_matplotlib()
-        from icsbench.figures import draw_all
-
-        said: list[str] = []
-        files = [*draw_all(found, out, said.append), *write_results(found, out)]
-        files += write_updates(found, out)
-        drawn.note(files, said)
-    else:
-        files, said = before
+    files, said, fresh = drawn_files(found, results, out)
     for line in said:
         print(line)
-    news = "written" if before is None else "up to date"
+    news = "written" if fresh else "up to date"
     print(f"{len(files)} files {news} in {out} (figures as PDF, PNG and CSV; tables as CSV and markdown)")
+
+
+def drawn_files(runs: "list[Run]", results: Path, out: Path) -> tuple[list[Path], list[str], bool]:
+    """The files of figures and tables in ``out``, what was said when they were drawn, and whether that was now."""
+    from icsbench.analysis.files import Drawn
+    from icsbench.report.files import write_results, write_updates
+
+    drawn = Drawn(out, results, runs)
+    before = drawn.read()
+    if before is not None:
+        return *before, False
+    terminal.import_matplotlib()
+    from icsbench.figures import draw_all
+
+    said: list[str] = []
+    files = [*draw_all(runs, out, said.append), *write_results(runs, out), *write_updates(runs, out)]
+    drawn.note(files, said)
+    return files, said, True

@@ -524,7 +524,7 @@ def test_the_jobs_of_a_pool_that_was_killed_stop_and_the_rerun_goes_on(number):
 
 def test_an_unreachable_wandb_server_is_one_warning(monkeypatch):
     pytest.importorskip("wandb")
-    monkeypatch.setattr("icsbench.tracking._INIT_TIMEOUT", 1.0)
+    monkeypatch.setattr("icsbench.tracking.wandb._INIT_TIMEOUT", 1.0)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     result = train("wandb=mirror", "wandb.mode=online")
@@ -538,7 +538,7 @@ def test_an_unreachable_wandb_server_is_one_warning(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["auto", "online"])
 def test_a_malformed_wandb_key_is_one_warning(monkeypatch, mode):
-    monkeypatch.setattr("icsbench.tracking._INIT_TIMEOUT", 1.0)
+    monkeypatch.setattr("icsbench.tracking.wandb._INIT_TIMEOUT", 1.0)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "short")
     result = train("wandb=mirror", f"wandb.mode={mode}")

@@ -94,7 +94,7 @@ def test_help_of_several_runs_is_about_them(name, flag):
 def test_help_of_training_shows_every_group_and_the_configuration():
     result = invoke("train", "--help")
     assert (result.code, result.err) == (0, "")
-    for group in ("data", "experiment", "model", "norm", "optim", "probes", "scale", "wandb"):
+    for group in ("data", "experiment", "model", "norm", "optim", "probes", "scale", "tracker", "wandb"):
         assert f"{group}: {', '.join(options(group))}\n" in result.out
     for line in ("  width: ${icsbench.by_scale:", "seed: 0", "icsbench train norm=noisy_bn seed=3"):
         assert line in result.out
@@ -260,6 +260,7 @@ def test_every_option_of_probes_and_wandb_composes(override, key, value):
     assert getattr(getattr(resolved(override), group), key) == value
     assert {"all", "none", "shift"} <= {*options("probes")}
     assert options("wandb") == ["disabled", "mirror"]
+    assert options("tracker") == ["tensorboard", "wandb"]
 
 
 # --- train -----------------------------------------------------------------------------------------------------------

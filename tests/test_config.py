@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
-from icsbench.config import Config, WandbConfig, options_of, resolve
+from icsbench.config import Config, TrackerConfig, WandbConfig, options_of, resolve
 from icsbench.errors import IcsbenchError
 from icsbench.record.writer import load_config
 
@@ -37,6 +37,7 @@ def test_what_changes_the_numbers_changes_the_fingerprint(change):
         {"threads": 3},
         {"checkpoint_every": 1},
         {"wandb": WandbConfig(mode="disabled")},
+        {"tracker": TrackerConfig("tensorboard")},
     ],
 )
 def test_what_does_not_change_the_numbers_keeps_the_fingerprint(change):

@@ -64,8 +64,12 @@ ALLOWED = {
     "report": {"errors", "source", "record", "analysis", "figures"},
     "app": {"errors", "terminal", "atomic", "source", "config", "members", "record", "labs", "training"},
     "reading": {"errors", "terminal", "record", "analysis", "figures", "report"},
+    "publishing": {"errors", "reading", "record", "analysis", "report", "tracking"},
     "reproducing": {"errors", "reading", "record", "analysis", "report", "app"},
-    "cli": {"errors", "members", "terminal", "reading", "reproducing", "labs", "app", "record", "analysis", "report"},
+    "cli": {
+        *("errors", "members", "terminal", "reading", "reproducing", "publishing", "labs", "app", "record", "analysis"),
+        "report",
+    },
     "__main__": {"cli"},
 }
 HEAVY = {"torch", "torchvision", "sklearn"}

@@ -78,8 +78,8 @@ def test_identity(mirrored):
     (run,) = [record["run"] for record in records(mirrored[1]) if record["type"] == "run"]
     assert {key: run[key] for key in ("run_id", "run_group", "job_type", "project", "tags", "display_name")} == {
         "run_id": f"{config.fingerprint}-3",
-        "run_group": "single-noisy_bn",
-        "job_type": "train",
+        "run_group": "single",
+        "job_type": "noisy_bn",
         "project": "icsbench",
         "tags": ["single", "demo", "noisy_bn", "digits"],
         "display_name": "noisy_bn-vgg11-w0.0625-digits-lr0.1-seed3",

@@ -12,7 +12,7 @@ from icsbench.config import Config
 from icsbench.errors import IcsbenchError
 from icsbench.source import commit
 
-_OF_A_PLACE = {"results", "data.root", "lab.root", "device", "threads", "checkpoint_every", "wandb", "hydra"}
+_OF_A_PLACE = {"results", "data.root", "lab.root", "device", "threads", "checkpoint_every", "wandb", "tracker", "hydra"}
 
 
 def made_with() -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from icsbench import __version__, reading, terminal
 from icsbench.cli.claims import claims
 from icsbench.cli.labs import labs
 from icsbench.cli.options import AtStep, ConfigDirs, LockFile, Looks, Overrides, Results, Scale, completed
+from icsbench.cli.wandb import wandb
 from icsbench.errors import IcsbenchError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(claims, name="claims")
 app.add_typer(labs, name="lab")
+app.add_typer(wandb, name="wandb")
 _HYDRA_COMMAND = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 

@@ -11,12 +11,12 @@ from icsbench.config import Config
 from icsbench.probes import Reading
 from icsbench.record import schema
 from icsbench.record.writer import Record
-from icsbench.tracking import Mirror
+from icsbench.tracking import mirror_of
 from icsbench.training import checkpoint
 
 
 class Journal:
-    """Writes to the record of a run, and all of it but the checkpoints to its W&B mirror.
+    """Writes to the record of a run, and all of it but the checkpoints to its mirror.
 
     The wall time of the run is counted from here on, on top of what a run that goes on has used before. When a run
     began is noted once: a reader can tell whether that was before or after a claim was registered.
@@ -29,7 +29,7 @@ class Journal:
         timing = record.read_json(schema.TIMING) if self._checkpoint.exists() else None
         self._seconds = timing["seconds"] if timing else 0.0
         self._timing = {"began": datetime.now(UTC).isoformat()} if timing is None else timing
-        self._mirror = Mirror(config, record.path)
+        self._mirror = mirror_of(config, record.path)
         self._began = time.perf_counter()
 
     def write(self, row: dict[str, Any]) -> None:
