@@ -16,7 +16,7 @@ from icsbench.errors import IcsbenchError
 from icsbench.machine import cores, processor
 
 LIMITS = {"torch": 20.0, "cifar10": 20.0, "disk": 5.0, "wandb": 10.0}
-"""Seconds that each probe may take, side by side. They answer within three, but on a busy machine or from a cold disk."""
+"""Seconds that each probe may take, side by side: three are enough but on a busy machine or from a cold disk."""
 
 LEAST_SPACE = 200 * 2**20
 """Bytes that have to be free: a checkpoint of VGG16 with its momentum, written beside the one before it."""
