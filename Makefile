@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce test test-slow check docs benchmark clean
+.PHONY: install reproduce test test-slow test-wheel check docs benchmark clean
 .DEFAULT_GOAL := install
 
 install: .venv/.installed
@@ -23,6 +23,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# the wheel in a clean environment, with every python3.11 to 3.13 of the PATH that can import torch
+test-wheel: install
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_wheel.py
 
 # lint, format and types
 check: install

@@ -1,3 +1,3 @@
 """icsbench: a laboratory for one argument, why does Batch Normalization help?"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

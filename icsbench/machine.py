@@ -16,3 +16,8 @@ def processor() -> str:
     cpus = Path("/proc/cpuinfo")
     models = re.findall(r"model name\s*: (.*)", cpus.read_text("utf-8", "replace")) if cpus.exists() else []
     return models[0] if models else platform.processor()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -62,13 +62,14 @@ ALLOWED = {
     "analysis": {"errors", "members", "atomic", "record"},
     "figures": {"errors", "members", "record", "analysis"},
     "report": {"errors", "source", "record", "analysis", "figures"},
+    "doctor": {"errors", "machine", "data"},
     "app": {"errors", "terminal", "atomic", "source", "config", "members", "record", "labs", "training"},
     "reading": {"errors", "terminal", "record", "analysis", "figures", "report"},
     "publishing": {"errors", "reading", "record", "analysis", "report", "tracking"},
     "reproducing": {"errors", "reading", "record", "analysis", "report", "app"},
     "cli": {
-        *("errors", "members", "terminal", "reading", "reproducing", "publishing", "labs", "app", "record", "analysis"),
-        "report",
+        *("errors", "members", "terminal", "reading", "reproducing", "publishing", "labs", "app", "doctor", "record"),
+        *("analysis", "report"),
     },
     "__main__": {"cli"},
 }

@@ -213,6 +213,31 @@ def runs(results: Results) -> None:
     print_runs(Console(), load_runs(results))
 
 
+@app.command()
+def doctor(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="data.root=FOLDER to look for CIFAR-10, results=FOLDER.", show_default=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what this machine can do: torch, cores, bfloat16, GPU, data, disk, W&B. Exit code 1: no run can be made.
+
+    Takes a few seconds, contacts nobody and changes nothing.
+    """
+    from icsbench.doctor import examine
+    from icsbench.record.strict_json import dumps
+    from icsbench.report.doctor import lines
+
+    found = examine(overrides or [])
+    if json:
+        print(dumps({**found.facts, "runs": found.reason is None, "reason": found.reason}, indent=1))
+    else:
+        print("\n".join(lines(found.facts, found.reason)))
+    if found.reason is not None:
+        raise typer.Exit(1)
+
+
 def _launch(arguments: list[str]) -> None:
     from icsbench.app.launch import launch
 

@@ -3,7 +3,7 @@
 from icsbench.data.batches import Batches, channel_statistics, epoch_order, normalize
 from icsbench.data.gaussian import FullBatch, gaussian_problem
 from icsbench.data.kinds import Split
-from icsbench.data.sources import Dataset, load_dataset
+from icsbench.data.sources import Dataset, load_dataset, locate
 
 __all__ = [
     "Batches",
@@ -14,5 +14,6 @@ __all__ = [
     "epoch_order",
     "gaussian_problem",
     "load_dataset",
+    "locate",
     "normalize",
 ]

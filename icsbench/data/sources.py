@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,11 +102,15 @@ def load_dataset(name: str, root: str | None, val_size: int, *, binary: bool = F
     if name not in KINDS:
         root = None
     elif root is not None:
-        home = os.path.expanduser(root)
-        if home.startswith("~") and not os.path.exists(home):
-            raise IcsbenchError(f"data.root={root} begins with a home folder that is not known: write it out")
-        root = os.path.abspath(home)
+        root = _absolute(root)
     return _load_images(name, root, val_size, binary)
+
+
+def _absolute(root: str) -> str:
+    home = os.path.expanduser(root)
+    if home.startswith("~") and not os.path.exists(home):
+        raise IcsbenchError(f"data.root={root} begins with a home folder that is not known: write it out")
+    return os.path.abspath(home)
 
 
 def _gaussian(seed: int, val_size: int, binary: bool) -> Dataset:
@@ -186,13 +192,41 @@ def _read_digits(upsampled: bool) -> Source:
     return Source(label, 10, every.take(order[DIGITS_TEST_SIZE:]), every.take(order[:DIGITS_TEST_SIZE]))
 
 
+class Located(NamedTuple):
+    """Where a data set lies, in which layout, and what reads it."""
+
+    folder: Path
+    layout: str
+    read: Callable[[], Source]
+
+
+def locate(name: str, root: str) -> Located | None:
+    """Return where a data set of files lies in ``root``, as :func:`load_dataset` would find it; nothing is read.
+
+    None: ``root`` holds nothing, or nothing but torchvision's files of other data sets, and the data set would be
+    downloaded into it.
+
+    :raises IcsbenchError: ``root`` is no folder, cannot be looked into, or holds something else.
+    """
+    folder = _absolute(root)
+    try:
+        return _locate(Path(folder), KINDS[name])
+    except OSError as error:
+        raise IcsbenchError(f"cannot read data.root={folder}: {reason(error)}") from error
+
+
 def _read_files(root: Path, kind: Kind) -> Source:
+    found = _locate(root, kind)
+    return found.read() if found else read_archive(download(root, kind), kind)
+
+
+def _locate(root: Path, kind: Kind) -> Located | None:
     if root.exists() and not root.is_dir():
         raise IcsbenchError(f"data.root is not a folder: {root}")
     there = listed(root) if root.is_dir() else []
     for folder in (root, *(path for path in there if called(path) == kind.name)):
-        if source := _read_known(folder, kind):
-            return source
+        if found := _known(folder, kind):
+            return found
     others = _TORCHVISIONS - {Path(kind.folder).parts[0]}
     strange = [path for path in there if path.name not in others and not holds_nothing(path)]
     if strange and not find_archive(root, kind):  # which another process may have downloaded since
@@ -200,19 +234,19 @@ def _read_files(root: Path, kind: Kind) -> Source:
             f"data.root={root} holds {names(strange)}, but not {kind.label} in a layout that is known: "
             f"{layouts(kind)}; for a download of {kind.label}, set data.root to an empty folder"
         )
-    return read_archive(download(root, kind), kind)
+    return None
 
 
-def _read_known(folder: Path, kind: Kind) -> Source | None:
-    """Read the data set from ``folder``, or return None where nothing in it looks like one."""
+def _known(folder: Path, kind: Kind) -> Located | None:
+    """Return the data set in ``folder``, or None where nothing in it looks like one."""
     if not folder.is_dir():
         return None
     if archive := find_archive(folder, kind):
-        return read_archive(archive, kind)
+        return Located(archive, "torchvision's files", lambda: read_archive(archive, kind))
     if parquet := find_parquet(folder, kind.name):
-        return read_parquet(parquet, kind)
+        return Located(parquet, "parquet files", lambda: read_parquet(parquet, kind))
     if tree := find_tree(folder):
-        return read_tree(folder, tree, kind)
+        return Located(folder, "class folders", lambda: read_tree(folder, tree, kind))
     return None
 
 

@@ -14,7 +14,7 @@ import icsbench
 from icsbench.config import Config
 from icsbench.data import Dataset, load_dataset
 from icsbench.errors import IcsbenchError
-from icsbench.machine import processor, system
+from icsbench.machine import cores, processor, system
 from icsbench.members import member
 from icsbench.models import Model
 from icsbench.norms import Norm
@@ -47,7 +47,7 @@ def settle_environment(config: Config, record: Record, dataset: Dataset, threads
             "but is slower than amp=false",
             file=sys.stderr,
         )
-    count = begun["threads"] if begun is not None else config.threads or threads or _cores()
+    count = begun["threads"] if begun is not None else config.threads or threads or cores()
     if config.threads not in (None, count):
         print(f"icsbench: {record.path} goes on with the {count} threads it began with", file=sys.stderr)
     torch.set_num_threads(count)
@@ -150,10 +150,6 @@ def _has_bfloat16() -> bool | None:
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     except (AttributeError, RuntimeError):
         return None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_device(name: str) -> torch.device:
