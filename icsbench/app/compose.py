@@ -130,18 +130,40 @@ def sweep_of(overrides: list[str]) -> Sweep:
         return Sweep(tuple(dict.fromkeys(map(int, seeds))), runs, _processes(launcher))
 
 
+@dataclass(frozen=True)
+class Cells:
+    """The configurations of a sweep as Hydra composes them, each once, and the seeds of every one of them."""
+
+    composed: tuple[DictConfig, ...]
+    seeds: tuple[int, ...]
+
+
+def cells_of(overrides: list[str]) -> Cells:
+    """What a sweep runs. What Hydra raises is left as it is."""
+    with _initialised():
+        fixed, values, _ = _grid(overrides)
+        seeds = values.pop("seed", None)
+        found = [
+            hydra.compose("train", [*fixed, *(f"{k}={v}" for k, v in zip(values, job, strict=True))])
+            for job in itertools.product(*values.values())
+        ]
+    return Cells(tuple(found), tuple(dict.fromkeys(map(int, seeds or [found[0].seed]))))
+
+
+def local_pool(overrides: list[str]) -> int | None:
+    """How many processes the local pool has; None where the runs go elsewhere, or a sweeper chooses them as it goes."""
+    with _initialised():
+        hydra_config = hydra.compose("train", overrides, return_hydra_config=True).hydra
+        local = "joblib" in hydra_config.launcher["_target_"].lower() and "Basic" in hydra_config.sweeper["_target_"]
+        return _processes(hydra_config.launcher) if local else None
+
+
 def configurations(overrides: list[str]) -> list[Config]:
     """The configurations of a sweep, each once, with whatever seed.
 
     :raises IcsbenchError: an unknown key, or a value that does not fit. What Hydra itself raises is left as it is.
     """
-    with _initialised():
-        fixed, values, _ = _grid(overrides)
-        values.pop("seed", None)
-        return [
-            resolve(hydra.compose("train", [*fixed, *(f"{k}={v}" for k, v in zip(values, job, strict=True))]))
-            for job in itertools.product(*values.values())
-        ]
+    return [resolve(composed) for composed in cells_of(overrides).composed]
 
 
 def check_sweep(overrides: list[str]) -> None:

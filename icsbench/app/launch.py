@@ -1,7 +1,6 @@
 """The Hydra application behind ``icsbench train`` and ``icsbench sweep``."""
 
 import contextlib
-import os
 import re
 import sys
 from pathlib import Path
@@ -17,10 +16,10 @@ from icsbench import terminal
 from icsbench.app.compose import check_sweep, prepare_hydra
 from icsbench.app.errors import asking_hydra
 from icsbench.app.folders import CONFIG_DIR
-from icsbench.app.lab import run_lab
 from icsbench.app.overrides import as_typed
-from icsbench.app.progress import Lines, ending, say, who
-from icsbench.config import Config, resolve
+from icsbench.app.progress import ending, say, who
+from icsbench.app.runs import make
+from icsbench.config import resolve
 from icsbench.errors import IcsbenchError
 from icsbench.record.schema import VAL_ACCURACY
 from icsbench.record.writer import folder_of
@@ -41,7 +40,7 @@ def task(composed: DictConfig) -> float | None:
         terminal.prepare()
     try:
         config = resolve(composed)
-        summary = _run(config, in_pool)
+        summary = make(config, in_pool=in_pool)
     except IcsbenchError as error:
         line = str(error)
         if not multirun:
@@ -53,15 +52,6 @@ def task(composed: DictConfig) -> float | None:
         return None
     say(f"{who(config)}: {ending(summary)}; record {folder_of(config)}")
     return next(iter(summary.get(VAL_ACCURACY, {}).values()), None)
-
-
-def _run(config: Config, in_pool: bool) -> dict[str, Any]:
-    if config.lab is not None:
-        return run_lab(config, in_pool=in_pool)
-    from icsbench import training
-
-    show = Lines(config, parent=os.getppid() if in_pool else None)
-    return training.run(config, threads=1 if in_pool else None, show=show)
 
 
 class SweepOutcome(Callback):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icsbench.app.compose import Sweep, check_sweep, composed, configurations, jobs, sweep_of
+from icsbench.app.batch import Task
+from icsbench.app.compose import Sweep, cells_of, check_sweep, composed, configurations, jobs, local_pool, sweep_of
 from icsbench.app.errors import asking_hydra
 from icsbench.app.folders import content, options
 from icsbench.app.overrides import as_typed, key_of, sweeps
@@ -73,6 +74,17 @@ class Reproduction:
         """The seeds of a study and how many runs each has."""
         with asking_hydra():
             return sweep_of([f"experiment={study}", *self._of(study)])
+
+    def processes(self) -> int | None:
+        """How many processes the local pool has for the runs; None where they do not go there."""
+        with asking_hydra():
+            return local_pool([override for override in self.overrides if not sweeps(override)])
+
+    def tasks(self, study: str) -> list[Task]:
+        """The configurations of a study with their seeds."""
+        with asking_hydra():
+            cells = cells_of([f"experiment={study}", *self._of(study)])
+        return [Task(study, composed, cells.seeds) for composed in cells.composed]
 
     def folders(self, study: str) -> set[str]:
         """The names of the folders of its configurations, seeds apart."""

@@ -1,0 +1,78 @@
+"""The runs of studies in one pool: a process starts once, and a configuration is composed once for all its seeds."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from omegaconf import DictConfig
+
+from icsbench import terminal
+from icsbench.app.progress import ending, say, who
+from icsbench.app.runs import make
+from icsbench.config import resolve
+from icsbench.errors import IcsbenchError
+from icsbench.record.writer import folder_of
+
+
+class Task(NamedTuple):
+    """A configuration of a study, as composed, and its seeds, which are run one after another in one process."""
+
+    study: str
+    composed: DictConfig
+    seeds: tuple[int, ...]
+
+
+def run_studies(
+    studies: Sequence[str],
+    tasks_of: Callable[[str], Sequence[Task]],
+    processes: int,
+    ended: Callable[[str, list[str]], None],
+) -> None:
+    """Make the runs of studies, in their order as far as processes are free.
+
+    :param tasks_of: composes the tasks of a study; asked when a process is about to be free for them.
+    :param ended: told of each study when its last run has ended, with a line for each run that failed.
+    :raises IcsbenchError: a process of the pool was killed.
+    """
+    waiting: Counter[str] = Counter()
+    lines: dict[str, list[str]] = {study: [] for study in studies}
+
+    def tasks() -> Iterator[Task]:
+        for study in studies:
+            found = tasks_of(study)
+            waiting[study] += len(found)
+            yield from found
+
+    pool = Parallel(processes, return_as="generator_unordered", pre_dispatch="2 * n_jobs", batch_size=1)  # type: ignore
+    try:
+        ends: Any = pool(delayed(_make)(task) for task in tasks())
+        for study, failed in ends:
+            lines[study] += failed
+            waiting[study] -= 1
+            if not waiting[study]:
+                ended(study, lines[study])
+    except TerminatedWorkerError:
+        raise IcsbenchError(
+            "a process that made runs was killed, for lack of memory perhaps; the same command goes on where it stopped"
+        ) from None
+
+
+def _make(task: Task) -> tuple[str, list[str]]:
+    """Make the runs of a task; its study, and a line for each run that failed."""
+    terminal.prepare()
+    failed = []
+    try:
+        first = resolve(task.composed)
+    except IcsbenchError as error:
+        return task.study, [str(error)]
+    for config in (replace(first, seed=seed) for seed in task.seeds):
+        try:
+            summary = make(config, in_pool=True)
+        except IcsbenchError as error:
+            failed.append(f"{who(config)}: {error}")
+        else:
+            say(f"{who(config)}: {ending(summary)}; record {folder_of(config)}")
+    return task.study, failed
