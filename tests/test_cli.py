@@ -22,7 +22,21 @@ from icsbench.config import Config, options_of, resolve
 from icsbench.training import trainer
 
 GRID = ("norm=none,bn", "seed=0,1")
-COMMANDS = ("train", "sweep", "reproduce", "claims", "diff", "export", "plan", "report", "figures", "runs", "lab")
+COMMANDS = (
+    "train",
+    "sweep",
+    "reproduce",
+    "claims",
+    "diff",
+    "export",
+    "plan",
+    "report",
+    "figures",
+    "runs",
+    "lab",
+    "doctor",
+    "wandb",
+)
 
 
 @pytest.fixture(autouse=True)
