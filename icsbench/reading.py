@@ -62,9 +62,9 @@ def verdicts_on(runs: "list[Run]", lock: Path | None) -> "list[Verdict]":
 
     if lock is None:
         return judge(runs)
-    named = read_lock(lock).claims
-    verdicts = judge_by(runs, read_lock(lock))
-    return [verdict for verdict in verdicts if verdict.claim.id in named or verdict.verdict != "not measured"]
+    locked = read_lock(lock)
+    found = judge_by(runs, locked)
+    return [verdict for verdict in found if verdict.claim.id in locked.claims or verdict.verdict != "not measured"]
 
 
 def judge_and_write(

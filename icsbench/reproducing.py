@@ -35,9 +35,12 @@ def reproduce(arguments: list[str], list_: bool) -> None:
     failed: list[str] = []
 
     def ended(study: str, lines: Sequence[str]) -> None:
-        if not lines:
-            reading.draw(wanted.results / study, None)
-            return
+        try:
+            if not lines:
+                reading.draw(wanted.results / study, None)
+                return
+        except IcsbenchError as error:
+            lines = [str(error)]
         why = "\nicsbench: ".join(lines)
         if wanted.studies == (study,):
             raise IcsbenchError(why)

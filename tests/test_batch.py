@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from helpers import invoke, isolate
 
+from icsbench.app.batch import Task, run_studies
 from icsbench.app.compose import cells_of, jobs, local_pool
 from icsbench.config import resolve
+from icsbench.errors import IcsbenchError
 
 SMALL = ("scale=demo", "wandb=disabled", "seed=0,1", "results=records")
 
@@ -39,6 +41,19 @@ def test_a_configuration_is_composed_once_for_all_its_seeds():
 )
 def test_only_the_local_pool_is_shared(overrides, processes):
     assert local_pool(overrides) == processes
+
+
+def test_a_study_that_cannot_be_composed_stops_no_other():
+    def tasks_of(study):
+        if study == "wrong":
+            raise IcsbenchError("no such thing")
+        cells = cells_of([f"experiment={study}", "scale=demo", "seed=0", "results=records", "wandb=disabled"])
+        return [Task(study, composed, cells.seeds) for composed in cells.composed]
+
+    ended = []
+    run_studies(["parts", "wrong", "margin"], tasks_of, 2, lambda study, lines: ended.append((study, lines)))
+    assert sorted(ended) == [("margin", []), ("parts", []), ("wrong", ["no such thing"])]
+    assert records("margin") == records("parts") == ["seed-0"]
 
 
 def test_two_studies_and_once_more():

@@ -147,7 +147,7 @@ def numbers_of_the_verdicts():
     }
     level = f"{100 * committed['level']:.0f} %"
     return [
-        f"the region is {low:g} or more",
+        f"the region is above {low:g}",
         f"The aim is at most {level}",
         f"It keeps to {level} where values are normal",
         f"for 40 claims on exponential values the chance is {skewed['exploratory', 40]}",

@@ -343,9 +343,9 @@ def test_plan_as_a_table_and_as_json(monkeypatch):
     assert "more than 12" in looked.out and "looks: 12 seeds at 0.03" in looked.out
 
 
-def test_reproduce_until_decided_runs_says_why_and_goes_on(monkeypatch):
-    world = World(noise_control=8.0)
-    launched = []
+def launching(monkeypatch, world) -> list[list[str]]:
+    """Plant the runs of ``noise_control`` where they would be made; the arguments with which they are asked for."""
+    launched: list[list[str]] = []
 
     def launch(arguments):
         launched.append(arguments)
@@ -355,6 +355,12 @@ def test_reproduce_until_decided_runs_says_why_and_goes_on(monkeypatch):
             write("results", "noise_control", "none", seed)
 
     monkeypatch.setattr("icsbench.reproducing.launch", launch)
+    return launched
+
+
+def test_reproduce_until_decided_runs_says_why_and_goes_on(monkeypatch):
+    world = World(noise_control=8.0)
+    launched = launching(monkeypatch, world)
     monkeypatch.setattr("icsbench.reproducing.all_claims", lambda: world.family)
     arguments = ("reproduce", "noise_control", "scale=cpu", "--until-decided", "norm=none,bn", "data=digits")
     done = invoke(*arguments)
@@ -401,16 +407,8 @@ FOLDERS = ("bn-x1-b128-lr0.1", "none-x1-b128-lr0.1")
 @pytest.fixture
 def locked(monkeypatch):
     """A study under a lock of seeds 6 to 29; what was launched."""
-    world, launched = World(noise_control=8.0), []
-
-    def launch(arguments):
-        launched.append(arguments)
-        (seeds,) = (a.partition("=")[2] for a in arguments if a.startswith("seed="))
-        for seed in map(int, seeds.split(",")):
-            world.make("noise_control", seed)
-            write("results", "noise_control", "none", seed)
-
-    monkeypatch.setattr("icsbench.reproducing.launch", launch)
+    world = World(noise_control=8.0)
+    launched = launching(monkeypatch, world)
     monkeypatch.setattr("icsbench.analysis.registration.all_claims", lambda: world.family)
     monkeypatch.setattr("icsbench.app.reproduce.Reproduction.folders", lambda self, study: {*FOLDERS})
     studies = {"noise_control": dict.fromkeys(FOLDERS, "f" * 16)}

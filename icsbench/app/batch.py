@@ -1,5 +1,6 @@
 """The runs of studies in one pool: a process starts once, and a configuration is composed once for all its seeds."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,21 +35,28 @@ def run_studies(
     """Make the runs of studies, in their order as far as processes are free.
 
     :param tasks_of: composes the tasks of a study; asked when a process is about to be free for them.
-    :param ended: told of each study when its last run has ended, with a line for each run that failed.
+    :param ended: told of each study when its last run has ended, with a line for each run that failed; at the end, of
+        those that could not be composed.
     :raises IcsbenchError: a process of the pool was killed.
     """
     waiting: Counter[str] = Counter()
     lines: dict[str, list[str]] = {study: [] for study in studies}
+    refused: dict[str, str] = {}
+    here = os.getcwd()
 
     def tasks() -> Iterator[Task]:
         for study in studies:
-            found = tasks_of(study)
+            try:
+                found = tasks_of(study)
+            except IcsbenchError as error:
+                refused[study] = str(error)
+                continue
             waiting[study] += len(found)
             yield from found
 
     pool = Parallel(processes, return_as="generator_unordered", pre_dispatch="2 * n_jobs", batch_size=1)  # type: ignore
     try:
-        ends: Any = pool(delayed(_make)(task) for task in tasks())
+        ends: Any = pool(delayed(_make)(task, here) for task in tasks())
         for study, failed in ends:
             lines[study] += failed
             waiting[study] -= 1
@@ -58,10 +66,13 @@ def run_studies(
         raise IcsbenchError(
             "a process that made runs was killed, for lack of memory perhaps; the same command goes on where it stopped"
         ) from None
+    for study, why in refused.items():
+        ended(study, [why])
 
 
-def _make(task: Task) -> tuple[str, list[str]]:
-    """Make the runs of a task; its study, and a line for each run that failed."""
+def _make(task: Task, here: str) -> tuple[str, list[str]]:
+    """Make the runs of a task in the folder ``here``; its study, and a line for each run that failed."""
+    os.chdir(here)
     terminal.prepare()
     failed = []
     try:
