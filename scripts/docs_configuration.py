@@ -24,7 +24,7 @@ GROUPS = {
     "optim": ("Optimizers", "training.optimizers", Optimizer),
     "lab": ("Labs", "labs", Lab),
 }
-_NO_KEYS_OF_A_RUN = ("data", "model", "norm", "optim", "probes", "wandb", "lab", "study")
+_NO_KEYS_OF_A_RUN = ("data", "model", "norm", "optim", "probes", "wandb", "tracker", "lab", "study")
 
 
 @cache
@@ -129,6 +129,11 @@ def _group(group: str) -> Iterator[str]:
             yield table(f"optim.wrap.{wrapper.name}.", wrapper.options, group, without=("name",))
 
 
+def _line(path: Path) -> str:
+    """The comment behind the name in a YAML file."""
+    return cell(re.findall(r"^name:[^#\n]*# +(.*)$", path.read_text(encoding="utf-8"), re.M)[0])
+
+
 def page() -> str:
     """Every key of the configuration, by group."""
     parts = ["## A run\n", table("", Config, "", without=_NO_KEYS_OF_A_RUN)]
@@ -138,5 +143,7 @@ def page() -> str:
     for group in ("norm", "model", "optim"):
         parts += _group(group)
     parts += ["## Probes: `probes`\n", table("probes.", type(probes_options()), "probes")]
-    parts += ["## Weights & Biases: `wandb`\n", table("wandb.", WandbConfig, "wandb")]
+    parts += ["## Tracker: `tracker`\n", "Where a run is mirrored.\n"]
+    parts += [f"- `tracker={path.stem}`: {_line(path)}" for path in sorted((CONFIGS / "tracker").glob("*.yaml"))]
+    parts += ["\n## Weights & Biases: `wandb`\n", table("wandb.", WandbConfig, "wandb")]
     return "\n".join([*parts, *_group("lab")])
