@@ -6,3 +6,7 @@ class IcsbenchError(Exception):
 
     The command line prints the message after ``icsbench: `` without a traceback and exits with 1.
     """
+
+
+class TypedWrongly(IcsbenchError):
+    """A value of an option that cannot be: as :class:`IcsbenchError`, but the command line exits with 2."""

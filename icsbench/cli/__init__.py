@@ -12,7 +12,7 @@ from icsbench.cli.claims import claims
 from icsbench.cli.labs import labs
 from icsbench.cli.options import AtStep, ConfigDirs, LockFile, Looks, Overrides, Results, Scale, completed
 from icsbench.cli.wandb import wandb
-from icsbench.errors import IcsbenchError
+from icsbench.errors import IcsbenchError, TypedWrongly
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -203,14 +203,32 @@ def export(
 
 
 @app.command()
-def runs(results: Results) -> None:
-    """List the runs: complete, incomplete, running, diverged, at chance, failed."""
+def runs(
+    results: Results,
+    study: Annotated[
+        list[str] | None, typer.Option(help="Only those of this study. Several: give it again.", metavar="STUDY")
+    ] = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(help="Only complete, diverged, chance, incomplete, running or failed ones.", metavar="STATUS"),
+    ] = None,
+    regime: Annotated[
+        list[str] | None, typer.Option(help="Only those of this norm, or of this lab.", metavar="REGIME")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON, with the folders in full.")] = False,
+) -> None:
+    """List the runs: complete, incomplete, running (with the step they are at), diverged, at chance, failed."""
     from rich.console import Console
 
     from icsbench.record.reader import load_runs
-    from icsbench.report.console import print_runs
+    from icsbench.record.strict_json import dumps
+    from icsbench.report.runs import chosen, print_runs, runs_as_json
 
-    print_runs(Console(), load_runs(results))
+    found = chosen(load_runs(results), study or [], status or [], regime or [])
+    if json:
+        print(dumps(runs_as_json(found), indent=1))
+    else:
+        print_runs(Console(), found)
 
 
 @app.command()
@@ -266,7 +284,8 @@ def _run() -> int | str | None:
     try:
         app()
     except IcsbenchError as error:
-        return _failed(str(error))
+        _failed(str(error))
+        return 2 if isinstance(error, TypedWrongly) else 1
     except SystemExit as end:
         if end.code == 130:  # what Typer makes of Ctrl-C, without a word
             print("icsbench: interrupted; the same command goes on where it stopped", file=sys.stderr)

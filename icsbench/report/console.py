@@ -1,9 +1,7 @@
-"""Tables on the console: verdicts, the claims, results, what updates did, and the runs."""
+"""Tables on the console: verdicts, the claims, results, and what updates did."""
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -11,12 +9,11 @@ from rich.text import Text
 
 from icsbench.analysis.claims.contract import Claim
 from icsbench.analysis.quantities.optimisation import optimisation_table
-from icsbench.analysis.tables import BASELINE_PROTOCOL, result_table
+from icsbench.analysis.tables import result_table
 from icsbench.analysis.verdicts import Outcome, Verdict, sharing
 from icsbench.record.reader import Run
-from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY, TRAIN_LOSS
 from icsbench.report import words
-from icsbench.report.cells import TableCells, loss_cell, results_in_cells, updates_in_cells
+from icsbench.report.cells import TableCells, results_in_cells, updates_in_cells
 
 _COLOURS: dict[Outcome, str] = {
     "supported": "green",
@@ -91,34 +88,6 @@ def print_updates(console: Console, runs: Sequence[Run]) -> None:
             console.print()
 
 
-def print_runs(console: Console, runs: Sequence[Run]) -> None:
-    """Print one line per run: regime, seed, status, steps done of steps, accuracies in per cent, path, error.
-
-    Test accuracy is that of running statistics with noise off. An unfinished run shows its latest accuracies, a
-    regression its training loss instead. Paths are relative to the folder that the runs have in common, which the
-    heading names.
-    """
-    common = Path(os.path.commonpath([run.path.parent for run in runs]))
-    columns: dict[str, Callable[[Run], str]] = {
-        "regime": lambda run: run.regime,
-        "seed": lambda run: str(run.seed),
-        "status": lambda run: run.status,
-        "step": lambda run: f"{_step(run)}" + ("" if run.kind == "lab" else f"/{run.setting('steps', '?')}"),
-    }
-    if any(run.kind == "training" and not run.regression for run in runs):
-        columns |= {
-            "train %": lambda run: _percent(run.train_accuracy if run.finished else _latest(run, TRAIN_ACCURACY)),
-            "test %": lambda run: _percent(_test_accuracy(run)),
-        }
-    if any(run.regression for run in runs):
-        columns["train loss"] = _loss
-    columns[f"in {common}"] = lambda run: str(run.path.relative_to(common))
-    if any(run.error for run in runs):
-        columns["error"] = lambda run: run.error or ""
-    body = [[cell(run) for cell in columns.values()] for run in runs]
-    console.print(_table(TableCells([*columns], body), left={"regime", "status", f"in {common}", "error"}))
-
-
 def _table(table: TableCells, left: set[str]) -> Table:
     """The columns named in ``left`` are set to the left, the others to the right."""
     shown = Table(box=None, pad_edge=False)
@@ -127,34 +96,3 @@ def _table(table: TableCells, left: set[str]) -> Table:
     for cells in table.body:
         shown.add_row(*(Text(cell.replace(" ± ", "±")) for cell in cells))
     return shown
-
-
-def _step(run: Run) -> int:
-    if not run.finished or run.kind == "lab":
-        return run.metrics.last_step
-    at = run.summary.get("diverged_at")
-    return int(run.summary["steps"] if at is None else at)
-
-
-def _loss(run: Run) -> str:
-    """The training loss of a regression; empty for any other run."""
-    if not run.regression:
-        return ""
-    if not run.finished:
-        latest = _latest(run, TRAIN_LOSS)
-        return loss_cell(latest) if math.isfinite(latest) else ""
-    loss = run.summary.get(TRAIN_LOSS)
-    return loss_cell(math.nan if loss is None else float(loss))
-
-
-def _test_accuracy(run: Run) -> float:
-    return run.test_accuracy.get(BASELINE_PROTOCOL, math.nan) if run.finished else _latest(run, TEST_ACCURACY)
-
-
-def _latest(run: Run, key: str) -> float:
-    _, values = run.metrics.series(key)
-    return values[-1] if len(values) else math.nan
-
-
-def _percent(fraction: float) -> str:
-    return "" if math.isnan(fraction) else f"{fraction * 100:.1f}"

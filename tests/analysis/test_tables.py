@@ -10,9 +10,10 @@ from synthetic import DLN, write_lab, write_run, write_study
 
 from icsbench.analysis.tables import result_table
 from icsbench.record.reader import load_runs
-from icsbench.report.console import print_results, print_runs
+from icsbench.report.console import print_results
 from icsbench.report.files import write_results
 from icsbench.report.markdown import results_as_markdown
+from icsbench.report.runs import print_runs
 
 SHORT = {"steps": 100, "probes": False}
 
