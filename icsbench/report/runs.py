@@ -25,7 +25,7 @@ _COLOURS: dict[Status, str] = {
     "running": "cyan",
     "failed": "red",
 }
-_SHORTEST_REGIME, _SHORTEST_PATH = 10, 16
+_SHORT_REGIME, _SHORT_FOLDER, _SHORTEST_FOLDER = 10, 16, 8  # characters
 
 
 def chosen(
@@ -100,11 +100,11 @@ def print_runs(console: Console, runs: Sequence[Run]) -> None:
     folders = [str(run.path.parent.relative_to(common)) for run in shown]
     columns = {name: [cell(run) for run in shown] for name, cell in _columns(shown).items()}
     taken = sum(max(map(len, [name, *cells])) + 2 for name, cells in columns.items())
-    if (excess := taken + _SHORTEST_PATH - console.width) > 0:
+    if (excess := taken + _SHORT_FOLDER - console.width) > 0:
         longest = max(map(len, columns["regime"]))
-        columns["regime"] = [_cut(name, max(longest - excess, _SHORTEST_REGIME)) for name in columns["regime"]]
+        columns["regime"] = [_cut(name, max(longest - excess, _SHORT_REGIME)) for name in columns["regime"]]
         taken -= longest - max(map(len, ["regime", *columns["regime"]]))
-    columns["folder"] = [_cut(folder, max(console.width - taken, _SHORTEST_PATH)) for folder in folders]
+    columns["folder"] = [_cut(folder, max(console.width - taken, _SHORTEST_FOLDER)) for folder in folders]
     table = Table(box=None, pad_edge=False)
     for name in columns:
         left = name in ("regime", "status", "folder")

@@ -44,8 +44,8 @@ def test_a_line_for_each_run_and_those_that_run_last():
     assert [line.split()[:4] for line in shown[1:6]] == [
         ["bn", "1", "incomplete", "100/100"],
         ["none", "3", "failed", "100/100"],
-        ["none", "0", "diverged", "40/100"],
         ["noisy_bn", "0", "complete", "100/100"],
+        ["none", "0", "diverged", "40/100"],
         ["bn", "2", "running", "100/100"],
     ]
     assert shown[0].split()[-1] == "folder" and shown[1].split()[-1].endswith("-lr0.1-100-cpu")
