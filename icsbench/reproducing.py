@@ -15,8 +15,9 @@ from icsbench.analysis.decision import Look, looks_of
 from icsbench.analysis.extension import Limits, Study, default_looks, extend, family_of
 from icsbench.analysis.registration import Lock, at_looks, read_lock
 from icsbench.app.batch import run_studies
-from icsbench.app.launch import launch
+from icsbench.app.launch import failures, launch
 from icsbench.app.overrides import key_of
+from icsbench.app.progress import in_all
 from icsbench.app.reproduce import Reproduction, reproduction_of
 from icsbench.errors import IcsbenchError
 from icsbench.record.reader import Run, load_runs, run_folders
@@ -32,7 +33,7 @@ def reproduce(arguments: list[str], list_: bool) -> None:
     if list_:
         wanted.print_costs(Console(), serves)
         return
-    failed: list[str] = []
+    failed: dict[str, str] = {}
 
     def ended(study: str, lines: Sequence[str]) -> None:
         try:
@@ -41,10 +42,10 @@ def reproduce(arguments: list[str], list_: bool) -> None:
                 return
         except IcsbenchError as error:
             lines = [str(error)]
-        why = "\nicsbench: ".join(lines)
+        why = in_all(lines)
         if wanted.studies == (study,):
             raise IcsbenchError(why)
-        failed.append(study)
+        failed.setdefault(study, lines[0])
         print(f"icsbench: {study}: {why}", file=sys.stderr)
 
     if processes := wanted.processes():
@@ -56,7 +57,11 @@ def reproduce(arguments: list[str], list_: bool) -> None:
         reading.judge_and_write(wanted.results, wanted.results, wanted.scale)
         reading.write_page(wanted.results, wanted.results / "report.html", wanted.scale)
     if failed:
-        raise IcsbenchError(f"not finished: {', '.join(failed)}, for the reasons above; the same command goes on there")
+        first, why = next(iter(failed.items()))
+        raise IcsbenchError(
+            f"not finished: {', '.join(failed)}, for the reasons above; the first: {first}: {why}; the same command goes "
+            "on there"
+        )
 
 
 def _launched(wanted: Reproduction, study: str) -> list[str]:
@@ -64,7 +69,7 @@ def _launched(wanted: Reproduction, study: str) -> list[str]:
     try:
         launch(wanted.arguments(study))
     except IcsbenchError as error:
-        return [str(error)]
+        return [*failures] or [str(error)]
     return []
 
 

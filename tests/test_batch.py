@@ -73,5 +73,10 @@ def test_a_run_that_fails_is_named_and_the_others_are_made():
     first.write_text("a file where the record's folder has to be")
     done = invoke("reproduce", "parts", "fisher", *SMALL)
     assert done.code == 1 and "Traceback" not in done.err
-    assert "icsbench: parts: parts seed 0: " in done.err and "not finished: parts" in done.err
+    assert "icsbench: parts: parts seed 0: " in done.err
+    (reason,) = [line for line in done.err.splitlines() if line.startswith("icsbench: parts: ")]
+    assert done.err.splitlines()[-1] == (
+        f"icsbench: not finished: parts, for the reasons above; the first: {reason.removeprefix('icsbench: ')}; the "
+        "same command goes on there"
+    )
     assert records("fisher") == ["seed-0", "seed-1"]

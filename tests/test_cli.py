@@ -368,7 +368,10 @@ def test_the_pool_finishes_what_it_can_and_names_every_failed_job_once(pool):
         (line,) = [line for line in done.err.splitlines() if job < {*line.split(": ")[1].split()}]
         assert line.startswith("icsbench: ")
         assert ": batch_size=100000 does not fit the training set of 1280 images " in line
-    assert done.err.count("icsbench: ") == 4
+    *single, counted = [line for line in done.err.splitlines() if line.startswith("icsbench: ")]
+    assert counted == f"icsbench: 4 runs failed; the first: {single[0].removeprefix('icsbench: ')}"
+    logs = [Path(line.rpartition(" (log: ")[2].removesuffix(")")) for line in single]
+    assert len(logs) == 4 and all("100000" in json.loads((results.parent / log).read_text())["error"] for log in logs)
     assert "Traceback" not in done.err
 
 

@@ -11,7 +11,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import DictConfig
 
 from icsbench import terminal
-from icsbench.app.progress import ending, say, who
+from icsbench.app.progress import ending, failing, say, who
 from icsbench.app.runs import make
 from icsbench.config import resolve
 from icsbench.errors import IcsbenchError
@@ -83,7 +83,7 @@ def _make(task: Task, here: str) -> tuple[str, list[str]]:
         try:
             summary = make(config, in_pool=True)
         except IcsbenchError as error:
-            failed.append(f"{who(config)}: {error}")
+            failed.append(f"{who(config)}: {failing(error, config)}")
         else:
             say(f"{who(config)}: {ending(summary)}; record {folder_of(config)}")
     return task.study, failed

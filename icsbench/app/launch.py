@@ -17,7 +17,7 @@ from icsbench.app.compose import check_sweep, prepare_hydra
 from icsbench.app.errors import asking_hydra
 from icsbench.app.folders import CONFIG_DIR
 from icsbench.app.overrides import as_typed
-from icsbench.app.progress import ending, say, who
+from icsbench.app.progress import ending, failing, in_all, say, who
 from icsbench.app.runs import make
 from icsbench.config import resolve
 from icsbench.errors import IcsbenchError
@@ -38,11 +38,12 @@ def task(composed: DictConfig) -> float | None:
     in_pool = multirun and "joblib" in hydra_config.launcher["_target_"].lower()
     if in_pool:
         terminal.prepare()
+    config = None
     try:
         config = resolve(composed)
         summary = make(config, in_pool=in_pool)
     except IcsbenchError as error:
-        line = str(error)
+        line = str(error) if config is None else failing(error, config)
         if not multirun:
             failures.append(line)
             return None
@@ -94,4 +95,4 @@ def launch(arguments: list[str]) -> None:
         finally:
             sys.argv = argv
     if failures:
-        raise IcsbenchError("\nicsbench: ".join(failures))
+        raise IcsbenchError(in_all(failures))

@@ -4,10 +4,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from icsbench.config import Config
-from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY, TRAIN_LOSS
+from icsbench.errors import IcsbenchError
+from icsbench.record.schema import FAILURE, TEST_ACCURACY, TRAIN_ACCURACY, TRAIN_LOSS
+from icsbench.record.strict_json import loads
+from icsbench.record.writer import folder_of
 
 _SHOW_EVERY = 10.0  # seconds between progress lines
 
@@ -40,6 +44,22 @@ def ending(summary: dict[str, Any]) -> str:
     if summary["outcome"] == "chance":
         return f"{'never left' if summary['left_chance_at'] is None else 'fell back to'} chance, {accuracies}"
     return f"complete, {accuracies}"
+
+
+def failing(error: IcsbenchError, config: Config) -> str:
+    """Why a run failed, and the file of its record that says so, where it got that far."""
+    log = folder_of(config) / FAILURE
+    try:
+        noted = loads(log.read_text(encoding="utf-8"))["error"] == str(error)
+    except (OSError, ValueError, KeyError, TypeError):
+        noted = False
+    return f"{error} (log: {log})" if noted else str(error)
+
+
+def in_all(failures: Sequence[str]) -> str:
+    """The lines of the runs that failed; behind several, how many, and the first of them once more."""
+    counted = [f"{len(failures)} runs failed; the first: {failures[0]}"] if len(failures) > 1 else []
+    return "\nicsbench: ".join([*failures, *counted])
 
 
 class _Shown:
