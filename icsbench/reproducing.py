@@ -59,8 +59,8 @@ def reproduce(arguments: list[str], list_: bool) -> None:
     if failed:
         first, why = next(iter(failed.items()))
         raise IcsbenchError(
-            f"not finished: {', '.join(failed)}, for the reasons above; the first: {first}: {why}; the same command goes "
-            "on there"
+            f"not finished: {', '.join(failed)}, for the reasons above; the first: {first}: {why}; the same command "
+            "goes on there"
         )
 
 
