@@ -49,7 +49,7 @@ def reproduce(arguments: list[str], list_: bool) -> None:
         print(f"icsbench: {study}: {why}", file=sys.stderr)
 
     if processes := wanted.processes():
-        run_studies(wanted.studies, wanted.tasks, processes, ended)
+        run_studies(wanted.runs, wanted.tasks, processes, ended)
     else:
         for study in wanted.studies:
             ended(study, _launched(wanted, study))

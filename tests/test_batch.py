@@ -51,7 +51,9 @@ def test_a_study_that_cannot_be_composed_stops_no_other():
         return [Task(study, composed, cells.seeds) for composed in cells.composed]
 
     ended = []
-    run_studies(["parts", "wrong", "margin"], tasks_of, 2, lambda study, lines: ended.append((study, lines)))
+    run_studies(
+        {"parts": 1, "wrong": None, "margin": None}, tasks_of, 2, lambda study, lines: ended.append((study, lines))
+    )
     assert sorted(ended) == [("margin", []), ("parts", []), ("wrong", ["no such thing"])]
     assert records("margin") == records("parts") == ["seed-0"]
 

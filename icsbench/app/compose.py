@@ -166,9 +166,10 @@ def configurations(overrides: list[str]) -> list[Config]:
     return [resolve(composed) for composed in cells_of(overrides).composed]
 
 
-def check_sweep(overrides: list[str]) -> None:
+def check_sweep(overrides: list[str]) -> dict[str, int | None]:
     """Refuse what a sweep could not configure, before its first job: every combination of options, and every value.
 
+    :returns: its experiments, and how many runs each has; None where a sweeper chooses them as it goes.
     :raises IcsbenchError: such an option or value. What Hydra itself raises is left as it is.
     """
     with _initialised():
@@ -186,3 +187,8 @@ def check_sweep(overrides: list[str]) -> None:
                 override = OverridesParser.create().parse_override(f"{key}={value}")
                 OmegaConf.update(one, override.key_or_group, override.value())
                 resolve(one)
+        drawn = any(sweeps(override) and override.partition("=")[0] not in swept for override in overrides)
+        names = next((of for key, of in values.items() if key.lstrip("+") == "experiment"), None)
+        studies = dict.fromkeys(names or [configuration.experiment for configuration in configurations])
+        runs = math.prod(len(of) for key, of in swept.items() if not key.startswith("hydra"))
+        return dict.fromkeys(studies, None if drawn else runs // len(studies))

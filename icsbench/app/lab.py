@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rich.console import Console
 from icsbench.app.compose import composed
 from icsbench.app.errors import asking_hydra
 from icsbench.app.overrides import as_typed, sweeps
-from icsbench.app.progress import Lines, Rows, ending, say, who
+from icsbench.app.progress import Shown, ending, say, who
 from icsbench.atomic import write_atomically
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
@@ -22,9 +22,10 @@ from icsbench.labs.run import rows_of, run
 from icsbench.record.writer import folder_of
 
 
-def run_lab(config: Config, *, in_pool: bool) -> dict[str, Any]:
-    """Make the record of one run of a lab; its summary. What it does is said on stderr.
+def run_lab(config: Config, *, in_pool: bool, shown: Callable[[Config, int | None], Shown] = Shown) -> dict[str, Any]:
+    """Make the record of one run of a lab; its summary.
 
+    :param shown: where a run, and the process that started it, is shown; by default on stderr.
     :raises IcsbenchError: what the lab refuses, in one line.
     """
     parent, threads = (os.getppid(), 1) if in_pool else (None, None)
@@ -32,11 +33,11 @@ def run_lab(config: Config, *, in_pool: bool) -> dict[str, Any]:
     def train(training: Config) -> dict[str, Any]:
         from icsbench.training import run as make
 
-        summary = make(training, threads=threads, show=Lines(training, parent))
+        summary = make(training, threads=threads, show=shown(training, parent))
         say(f"{who(training)}: {ending(summary)}; record {folder_of(training)}")
         return summary
 
-    return run(config, train=train, threads=threads, show=Rows(config, parent))
+    return run(config, train=train, threads=threads, show=shown(config, parent))
 
 
 def run_and_show(lab: Lab, overrides: list[str], out: Path | None) -> None:

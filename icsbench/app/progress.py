@@ -4,8 +4,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
@@ -13,7 +13,7 @@ from icsbench.record.schema import FAILURE, TEST_ACCURACY, TRAIN_ACCURACY, TRAIN
 from icsbench.record.strict_json import loads
 from icsbench.record.writer import folder_of
 
-_SHOW_EVERY = 10.0  # seconds between progress lines
+_A_MINUTE = 60.0  # seconds between progress lines
 
 
 def say(line: str) -> None:
@@ -62,45 +62,62 @@ def in_all(failures: Sequence[str]) -> str:
     return "\nicsbench: ".join([*failures, *counted])
 
 
-class _Shown:
-    """Progress as lines on stderr, one every few seconds.
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+class Seen(NamedTuple):
+    """How far a run is. Of a lab there are rows alone, and nobody knows how many there will be."""
+
+    step: int
+    steps: int | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    samples_per_second: float | None = None
+
+    def __str__(self) -> str:
+        if self.steps is None or self.loss is None:
+            return f"{self.step} rows"
+        accuracy = "" if self.accuracy is None else f"train accuracy {self.accuracy:.1%}, "
+        rate = self.samples_per_second or 0.0
+        return f"step {self.step}/{self.steps}, loss {self.loss:.4g}, {accuracy}{rate:,.0f} samples/s"
+
+
+class Shown:
+    """Called after every row of a run, with what a training or the number of rows of a lab says; shows it at times.
 
     In a pool of processes, a run also ends itself where the sweep that started it has died.
 
     :param parent: process id of that sweep, None outside a pool.
+    :param tell: shows it, at most every ``every`` seconds; by default a line on stderr once a minute.
     """
 
-    def __init__(self, config: Config, parent: int | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        parent: int | None,
+        tell: Callable[[Seen], None] | None = None,
+        every: float = _A_MINUTE,
+    ) -> None:
         self._config = config
         self._parent = parent
-        self._next = time.monotonic() + _SHOW_EVERY
-
-    def _due(self) -> bool:
-        if self._parent is not None and os.getppid() != self._parent:
-            os.kill(os.getpid(), signal.SIGTERM)  # a training ends with a checkpoint, as when it is asked to stop
-        if time.monotonic() < self._next:
-            return False
-        self._next = time.monotonic() + _SHOW_EVERY
-        return True
-
-
-class Lines(_Shown):
-    """The progress of a training."""
+        self._tell = tell or (lambda seen: say(f"{who(config)}: {seen}"))
+        self._every = every
+        self._next = time.monotonic() + (0.0 if tell else every)
 
     def __call__(self, progress: Any) -> None:
-        """Show it, if the last line is long enough ago."""
-        if self._due():
-            accuracy = "" if progress.accuracy is None else f"train accuracy {progress.accuracy:.1%}, "
-            say(
-                f"{who(self._config)}: step {progress.step}/{self._config.steps}, loss {progress.loss:.4g}, "
-                f"{accuracy}{progress.samples_per_second:,.0f} samples/s"
-            )
-
-
-class Rows(_Shown):
-    """The progress of a lab."""
-
-    def __call__(self, rows: int) -> None:
-        """Show how many rows there are, if the last line is long enough ago."""
-        if self._due():
-            say(f"{who(self._config)}: {rows} rows")
+        """Show it, if the last time is long enough ago."""
+        if self._parent is not None and os.getppid() != self._parent:
+            os.kill(os.getpid(), signal.SIGTERM)  # a training ends with a checkpoint, as when it is asked to stop
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._every
+        if isinstance(progress, int):
+            self._tell(Seen(progress))
+        else:
+            step, *rest = progress
+            self._tell(Seen(step, self._config.steps, *rest))

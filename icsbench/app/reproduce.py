@@ -12,6 +12,7 @@ from icsbench.app.compose import Sweep, cells_of, check_sweep, composed, configu
 from icsbench.app.errors import asking_hydra
 from icsbench.app.folders import content, options
 from icsbench.app.overrides import as_typed, key_of, sweeps
+from icsbench.app.progress import duration
 from icsbench.errors import IcsbenchError
 
 
@@ -19,7 +20,8 @@ from icsbench.errors import IcsbenchError
 class Reproduction:
     """What ``icsbench reproduce`` is to do: the studies, in order, and the overrides that all of them take."""
 
-    studies: tuple[str, ...]
+    runs: Mapping[str, int | None]
+    """How many runs each study has, in order; None where nobody knows."""
     overrides: tuple[str, ...]
     results: Path
     scale: str
@@ -27,6 +29,11 @@ class Reproduction:
     """Whether the studies were named."""
     own: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Overrides of single studies; those above take their place."""
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The names of the studies."""
+        return (*self.runs,)
 
     def print_costs(self, console: Any, serves: Callable[[str], list[str]]) -> None:
         """Print each study, of the named ones if any were, with its runs, claims (``serves``) and measured cost here.
@@ -54,7 +61,7 @@ class Reproduction:
                     if key not in timed:
                         timed[key] = seconds_of_run(config, dataset_of(config))
                     seconds += count * timed[key]
-                cost = _duration(seconds / processes)
+                cost = duration(seconds / processes)
                 runs = str(sum(count for _, count in runs_of))
             except IcsbenchError as error:
                 cost, runs = f"cannot be said ({error})", "?"
@@ -127,13 +134,14 @@ def reproduction_of(arguments: list[str]) -> Reproduction:
     with asking_hydra():
         config = composed([a for a in overrides if re.match(r"\+*(results|scale)=", a)])
         chosen = tuple(dict.fromkeys(names)) or _afforded(config.scale)
-    refused = {study: line for study in chosen if (line := _refusal([f"experiment={study}", *overrides]))}
-    if refused:
+    checked = {study: _checked([f"experiment={study}", *overrides]) for study in chosen}
+    if refused := {study: line for study, line in checked.items() if isinstance(line, str)}:
         study, line = next(iter(refused.items()))
         if len(refused) < len(chosen):
             raise IcsbenchError(f"study {study}: {line}; name those it is for")
-        raise IcsbenchError(line if line == _refusal(overrides) else f"study {study}: {line}")
-    return Reproduction(chosen, tuple(overrides), Path(config.results), config.scale, bool(names))
+        raise IcsbenchError(line if line == _checked(overrides) else f"study {study}: {line}")
+    runs = {study: found for study, found in checked.items() if not isinstance(found, str)}
+    return Reproduction(runs, tuple(overrides), Path(config.results), config.scale, bool(names))
 
 
 def _afforded(scale: str) -> tuple[str, ...]:
@@ -151,17 +159,10 @@ def _place(study: str, scale: str) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _refusal(overrides: list[str]) -> str | None:
-    """The line with which a sweep is refused, None where it can be configured."""
+def _checked(overrides: list[str]) -> str | int | None:
+    """How many runs a sweep has, None where nobody knows; a line with which it is refused."""
     try:
         with asking_hydra():
-            check_sweep(overrides)
+            return next(iter(check_sweep(overrides).values()))
     except IcsbenchError as error:
         return str(error)
-    return None
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
