@@ -79,6 +79,11 @@ class Tally:
             job.run, job.seen = report.run, report.seen
             job.first = job.first or (now, report.seen.step)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was told."""
+        return bool(self._jobs) or any(study.done for study in self._studies.values())
+
     def left(self, now: float) -> tuple[float, int] | None:
         """Seconds until all is done, by the runs that are finished, and how many studies have none to go by.
 
@@ -106,7 +111,7 @@ class Tally:
         planned = [study.planned for study in studies if study.planned is not None]
         of = f" of {sum(planned)}" if len(planned) == len(studies) else ""
         said = [f"{ends.total()}{of} runs", *(f"{ends[end]} {end}" for end in _COLOURS if ends[end])]
-        said.append(f"{duration(now - self._began)} gone")
+        said.append(f"{duration(now - self._began)} so far")
         if (left := self.left(now)) is not None:
             seconds, unknown = left
             said.append(f"{'at least' if unknown else 'about'} {duration(seconds)} left")
@@ -132,7 +137,8 @@ class Tally:
             ("to come", [name for name in open_ if name not in begun]),
         ):
             if names:
-                parts.append(_one_line(f"{len(names)} {words}: {', '.join(names)}", "dim"))
+                of = "study" if len(names) == 1 else "studies"
+                parts.append(_one_line(f"{len(names)} {of} {words}: {', '.join(names)}", "dim"))
         for name, study in begun.items():
             parts += [_head(name, study), _jobs([job for job in self._jobs.values() if job.study == name])]
         return Group(*parts, _one_line(self.counts(now), "bold"))

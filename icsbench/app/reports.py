@@ -16,6 +16,7 @@ from icsbench.record.writer import folder_of
 
 EVERY = 1.0  # seconds between two lines on one run
 _LINES, _PRINTED = ".jsonl", ".printed"
+_watched: set[Path] = set()  # by this process
 
 
 class Report(NamedTuple):
@@ -65,14 +66,15 @@ class Reporter:
 
 @contextlib.contextmanager
 def printing_to(folder: Path | None) -> Iterator[None]:
-    """While this lasts, what this process prints on a terminal goes to a file, from which the watcher prints it."""
-    terminals = [] if folder is None else [number for number in (1, 2) if os.isatty(number)]
-    try:
-        path = os.devnull if folder is None else folder / f"{platform.node()}-{os.getpid()}{_PRINTED}"
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    except OSError:
+    """While this lasts, what this process prints on a terminal goes to a file, from which the watcher prints it.
+
+    Not where this process is the watcher itself.
+    """
+    terminals = [number for number in (1, 2) if os.isatty(number)]
+    if folder is None or folder in _watched or not terminals:
         yield
         return
+    file = os.open(folder / f"{platform.node()}-{os.getpid()}{_PRINTED}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     before = {number: os.dup(number) for number in terminals}
     for number in terminals:
         os.dup2(file, number)
@@ -91,6 +93,7 @@ class Inbox:
     """The other end: what was told and printed in a folder since the last look."""
 
     def __init__(self, folder: Path) -> None:
+        _watched.add(folder)
         self._folder = folder
         self._read: dict[Path, int] = {}
 

@@ -41,18 +41,26 @@ class Watch:
     def look(self) -> None:
         """Read what is new, print what was printed, and bring the display up to date."""
         now = self._clock()
-        for report in self._inbox.reports():
-            self._tally.hear(report, now)
         for line in self._inbox.printed():
             if self._shown is None:
                 say(line)
             else:
                 self._shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for report in self._inbox.reports():
+            self._tally.hear(report, now)
         if self._shown is not None:
             self._shown.update(self._tally.picture(now), refresh=True)
         elif now >= self._next:
             self._next = now + _SAY_EVERY
             say(self._tally.line(now))
+
+    def close(self) -> None:
+        """Look once more, end the display, and say how many runs there are."""
+        self.look()
+        if self._shown is not None:
+            self._shown.stop()
+        if self._tally.begun:
+            say(self._tally.counts(self._clock()))
 
 
 @contextlib.contextmanager
@@ -65,8 +73,7 @@ def watching(planned: Mapping[str, int | None], folder: Path | None = None) -> I
         folder = Path(tempfile.mkdtemp(prefix="icsbench-"))
     else:
         folder.mkdir(parents=True, exist_ok=True)
-    shown = live() if on_terminal() else None
-    watch = Watch(folder, planned, shown)
+    watch = Watch(folder, planned, live() if on_terminal() else None)
     over = threading.Event()
 
     def look_on() -> None:
@@ -80,7 +87,5 @@ def watching(planned: Mapping[str, int | None], folder: Path | None = None) -> I
     finally:
         over.set()
         thread.join()
-        watch.look()
-        if shown is not None:
-            shown.stop()
+        watch.close()
         shutil.rmtree(folder, ignore_errors=True)
