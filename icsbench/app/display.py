@@ -84,12 +84,12 @@ class Tally:
         """Whether anything was told."""
         return bool(self._jobs) or any(study.done for study in self._studies.values())
 
-    def left(self, now: float) -> tuple[float, int] | None:
-        """Seconds until all is done, by the runs that are finished, and how many studies have none to go by.
+    def left(self, now: float) -> tuple[float, bool] | None:
+        """Seconds until all is done, by the runs that are finished, and whether some study has none to go by.
 
         None where no run has finished and none is under way for long enough, or nobody knows how many there are.
         """
-        total, timed, unknown = 0.0, False, 0
+        total, timed, unknown = 0.0, False, False
         for name, study in self._studies.items():
             if study.planned is None:
                 return None
@@ -98,7 +98,7 @@ class Tally:
             jobs = [job for job in self._jobs.values() if job.study == name]
             costs = study.seconds or [cost for job in jobs if (cost := job.projected(now)) is not None]
             if not costs:
-                unknown += 1
+                unknown = True
                 continue
             mean, timed = sum(costs) / len(costs), True
             total += (study.planned - study.done) * mean - sum(min(mean, now - job.began) for job in jobs)
@@ -115,8 +115,6 @@ class Tally:
         if (left := self.left(now)) is not None:
             seconds, unknown = left
             said.append(f"{'at least' if unknown else 'about'} {duration(seconds)} left")
-            if unknown:
-                said[-1] += f" ({unknown} {'study' if unknown == 1 else 'studies'} not timed yet)"
         return ", ".join(said)
 
     def line(self, now: float) -> str:
