@@ -219,7 +219,9 @@ LONG = (*TINY, "steps=150", "checkpoint_every=5", "log_every=5", "eval_every=100
 
 def test_ctrl_c_stops_the_display_and_leaves_a_run_that_goes_on():
     arguments = ("sweep", *LONG, "norm=noisy_bn")
-    code, written = on_a_terminal(*arguments, "hydra.launcher.n_jobs=2", until=lambda: [*Path("results").rglob("checkpoint.pt")])
+    code, written = on_a_terminal(
+        *arguments, "hydra.launcher.n_jobs=2", until=lambda: [*Path("results").rglob("checkpoint.pt")]
+    )
     assert code == 130, written
     assert written.splitlines()[-1] == "icsbench: interrupted; the same command goes on where it stopped"
     assert "Traceback" not in written

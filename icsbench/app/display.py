@@ -137,8 +137,9 @@ class Tally:
             if names:
                 of = "study" if len(names) == 1 else "studies"
                 parts.append(_one_line(f"{len(names)} {of} {words}: {', '.join(names)}", "dim"))
+        width = max(map(len, begun), default=0)
         for name, study in begun.items():
-            parts += [_head(name, study), _jobs([job for job in self._jobs.values() if job.study == name])]
+            parts += [_head(name.ljust(width), study), _jobs([job for job in self._jobs.values() if job.study == name])]
         return Group(*parts, _one_line(self.counts(now), "bold"))
 
 

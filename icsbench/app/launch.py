@@ -69,8 +69,12 @@ class SweepOutcome(Callback):
     """Watches a sweep, gathers the error lines of its jobs, whatever process ran them, and tidies up behind it."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Show how the jobs get on, until :func:`launch` or the end of the sweep says that it is over."""
-        _watched.enter_context(watching(_planned, _reports(config.hydra)))
+        """Show how the jobs get on, until :func:`launch` or the end of the sweep says that it is over.
+
+        Where the folder cannot be written, the jobs say so.
+        """
+        with contextlib.suppress(OSError):
+            _watched.enter_context(watching(_planned, _reports(config.hydra)))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Read what the failed jobs left in the sweep's folder; remove the folder where there is nothing to keep."""
