@@ -59,7 +59,7 @@ def test_a_norm_of_a_folder_and_the_project_without_it():
 
 def test_a_folder_takes_part_in_what_a_scale_affords(monkeypatch):
     monkeypatch.setattr(
-        "icsbench.app.reproduce._refusal", lambda overrides: None
+        "icsbench.app.reproduce._checked", lambda overrides: None
     )  # it composes every run of every study
     write("experiment/mine.yaml", STUDY)
     with folders.also([Path("own")]):

@@ -199,7 +199,7 @@ def on_a_terminal(*arguments, until=None):
     if process == 0:
         os.environ.update(TERM="xterm", COLUMNS="80")
         os.execv(sys.executable, [sys.executable, "-m", "icsbench", *arguments])
-    written, pressed, end = b"", until is None, time.monotonic() + 120
+    written, pressed, end = b"", until is None, time.monotonic() + 240
     while time.monotonic() < end:
         if not pressed and until is not None and until():
             pressed = os.write(terminal, b"\x03") == 1
@@ -214,7 +214,7 @@ def on_a_terminal(*arguments, until=None):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), written.decode()
 
 
-LONG = (*TINY, "steps=150", "checkpoint_every=5", "log_every=5", "eval_every=1000")
+LONG = (*TINY, "steps=100", "checkpoint_every=5", "log_every=5", "eval_every=1000")
 
 
 def test_ctrl_c_stops_the_display_and_leaves_a_run_that_goes_on():
