@@ -26,7 +26,7 @@ from icsbench.report.html import write_report
 from icsbench.report.words import effect, summary_line
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
-SECTIONS = ["debate", "claims", "figures", "runs", "environment"]
+SECTIONS = ["regimes", "claims", "debate", "figures", "runs", "environment"]
 
 
 class Page(HTMLParser):
@@ -139,7 +139,7 @@ def test_the_page_is_small(written):
 def test_every_experiment_has_its_figures(written):
     _, runs, _, _, page = written
     drawn = {attrs["id"] for attrs, _ in page.all("figure")}
-    assert len(page.all("svg", role="img")) == len(drawn) + sum(map(len, VALUES.values()))
+    assert len(page.all("svg", role="img")) == len(drawn) + sum(map(len, VALUES.values())) and "regimes-figure" in drawn
     assert all(attrs["aria-label"] for attrs, _ in page.all("svg"))
     groups = {group.name: {name for name, *_ in plan(group)} for group in group_runs(runs)}
     assert {f"figure-landscape-{name}" for name in groups["landscape"]} <= drawn
@@ -273,7 +273,8 @@ def test_no_measured_claim_and_no_finished_run(tmp_path):
         (runs[0].path / name).unlink()
     runs = load_runs(tmp_path / "results")
     page = Page(write_report(runs, judge(runs), tmp_path / "report.html").read_text())
-    assert not page.all("figure") and "nothing is drawn" in page.one("section", id="figures")[1]
+    assert not page.all("figure") and not page.all("section", id="regimes")
+    assert "nothing is drawn" in page.one("section", id="figures")[1]
 
 
 def test_the_command(tmp_path):
