@@ -116,7 +116,7 @@ def _name(cell: Condition) -> str:
 
 
 def _end(cell: Condition) -> str:
-    return f"{100 * mean_interval([run.train_accuracy for run in cell.runs]).mean:.1f} %"
+    return f"{100 * mean_interval([run.train_accuracy for run in cell.runs]).mean:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _apart(one: Condition, other: Condition) -> str:

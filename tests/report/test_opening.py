@@ -19,6 +19,10 @@ def opened(root, verdicts=()):
     return opening_of(load_runs(root), verdicts)
 
 
+def said(root):
+    return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in opened(root).sentences]
+
+
 def plant(path, accuracy):
     """Have a run end at this training accuracy, a fraction."""
     summary = json.loads((path / "summary.json").read_text()) | {"train/accuracy": accuracy}
@@ -43,7 +47,7 @@ def write_ends(root, **options):
 def test_the_finding_says_where_each_regime_ends_and_how_far_apart_seed_by_seed(tmp_path):
     write_ends(tmp_path)
     none, bn, noisy = (100 * np.array(ends) for ends in ENDS.values())
-    first, second = opened(tmp_path).sentences
+    first, second = said(tmp_path)
     assert first == (
         f"With BN the network ends at 91.5 % training accuracy, and without BN at 51.5 %: {interval(bn - none)}."
     )
@@ -57,7 +61,7 @@ def test_the_finding_can_come_out_the_other_way(tmp_path):
     for regime, ends in (("none", (0.9, 0.91, 0.92)), ("bn", (0.3, 0.31, 0.3))):
         for seed, end in enumerate(ends):
             plant(write_run(tmp_path, regime, seed, **SHORT), end)
-    [sentence] = opened(tmp_path).sentences
+    [sentence] = said(tmp_path)
     assert sentence.startswith(
         "With BN the network ends at 30.3 % training accuracy, and without BN at 91.0 %: -60.7 ["
     )
@@ -67,7 +71,7 @@ def test_two_seeds_have_no_interval_and_other_seeds_no_difference(tmp_path):
     for regime, seeds in (("none", (0, 1)), ("bn", (0, 1)), ("noisy_bn", (7,))):
         for seed in seeds:
             plant(write_run(tmp_path, regime, seed, **SHORT), 0.5 if regime == "none" else 0.75)
-    first, second = opened(tmp_path).sentences
+    first, second = said(tmp_path)
     assert first.endswith("without BN at 50.0 %: +25.0 points.")
     assert second.startswith("With noisy BN it ends at 75.0 %: no seed in common against")
 
@@ -78,7 +82,7 @@ def test_a_run_that_diverged_counts_as_chance_and_is_drawn(tmp_path):
     write_study(tmp_path, ("bn",), 2, **SHORT)
     opening = opened(tmp_path)
     ends = [run.summary["train/accuracy"] for run in opening.runs.runs if run.regime == "none"]
-    assert f"without BN at {100 * (0.1 + ends[1]) / 2:.1f} %" in opening.sentences[0]
+    assert f"without BN at {100 * (0.1 + ends[1]) / 2:.1f} %" in said(tmp_path)[0]
     assert "1 of 2 runs diverged" in opening.svg("x", Sheet())
 
 

@@ -6,12 +6,11 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
 from helpers import invoke
-from page import DISAGREE, EVIL, QUOTES, RATES, VALUES, write_one, write_page, write_records
+from page import DISAGREE, EVIL, QUOTES, RATES, VALUES, Page, write_one, write_page, write_records
 from planted import finish
 
 from icsbench.analysis.claims import all_claims, claim_of
@@ -25,45 +24,7 @@ from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.html import write_report
 from icsbench.report.words import effect, summary_line
 
-VOID = {"meta", "link", "img", "br", "hr", "input"}
 SECTIONS = ["regimes", "claims", "debate", "figures", "runs", "environment"]
-
-
-class Page(HTMLParser):
-    """The elements of a page: tag, attributes, and the text below each; fails where they do not nest."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.elements, self._open = [], []
-        self.feed(html)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs), []))
-        if tag not in VOID:
-            self._open.append(self.elements[-1])
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs), []))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop()[0] == tag
-
-    def handle_data(self, data):
-        for _, _, text in self._open:
-            text.append(data)
-
-    def all(self, *tags, **attributes):
-        return [
-            (attrs, " ".join("".join(text).split()))
-            for tag, attrs, text in self.elements
-            if tag in tags and all(attrs.get(name) == value for name, value in attributes.items())
-        ]
-
-    def one(self, *tags, **attributes):
-        (found,) = self.all(*tags, **attributes)
-        return found
 
 
 @pytest.fixture(scope="module")
