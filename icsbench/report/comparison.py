@@ -58,6 +58,6 @@ def names_of(a: Path, b: Path) -> tuple[str, str]:
     return "/".join(one[-number:]), "/".join(other[-number:])
 
 
-def _opening(letter: str, runs: Sequence[Run], sheet: Sheet) -> tuple[Opening | None, Markup]:
+def _opening(letter: str, runs: Sequence[Run], sheet: Sheet) -> tuple[Opening | None, tuple[Markup, ...]]:
     opening = opening_of(runs)
-    return opening, opening.svg(f"regimes-{letter.lower()}-figure", sheet) if opening else Markup("")
+    return opening, opening.drawn(f"regimes-{letter.lower()}-figure", sheet) if opening else ()

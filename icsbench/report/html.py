@@ -23,6 +23,7 @@ from icsbench.record.legacy import LOOKS
 from icsbench.record.reader import Run
 from icsbench.record.schema import TRAIN_LOSS
 from icsbench.report.chain import keys_in_words, short, values_in_words
+from icsbench.report.charts import chart_of
 from icsbench.report.dots import WIDTH, dot_plot
 from icsbench.report.opening import opening_of
 from icsbench.report.page import page_of
@@ -50,6 +51,7 @@ class _Drawn:
     name: str
     claims: tuple[str, ...]
     svg: Markup
+    chart: Markup
 
 
 @dataclass(eq=False)
@@ -91,7 +93,7 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
         sheet,
         _FILTERS,
         opening=opening,
-        opening_svg=opening.svg("regimes-figure", sheet) if opening else "",
+        drawn_opening=opening.drawn("regimes-figure", sheet) if opening else (),
         verdicts=[(verdict, _seen_in(verdict, of_group)) for verdict in verdicts],
         summary=_summary(runs, verdicts),
         sensitivity=of_verdicts(verdicts),
@@ -162,21 +164,21 @@ def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str], sheet: 
             for figure in verdict.claim.figures:
                 claims.setdefault(figure, []).append((verdict.claim.id, set(used.lrs)))
     with page_style():
-        for name, part, draw in plan(group):
+        for name, part, drawing in plan(group):
             kind = name if len(group.lrs) < 2 else name.removesuffix(f"-lr{part.lrs[0]:g}")
             title = kind.replace("-", " ") + ("" if kind == name else f" at learning rate {part.lrs[0]:g}")
             if kind != name and len(group.lrs) > _MOST_RATES and kind not in claims:
                 study.left_out.append(title)
                 continue
             try:
-                figure, _ = draw(part)
+                figure, numbers = drawing.drawn(part)
             except NotMeasured as reason:
                 study.not_drawn.setdefault(_without_folders(str(reason), group), []).append(title)
                 continue
             anchor = _anchor(f"figure {group.name} {name}", anchors)
             svg = inline_svg(figure, f"{anchor}--", f"{group.name}, {title}.", sheet)
             served = tuple(id for id, rates in claims.get(kind, ()) if not rates or rates & set(part.lrs))
-            study.drawn.append(_Drawn(anchor, title, served, svg))
+            study.drawn.append(_Drawn(anchor, title, served, svg, chart_of(numbers, drawing.titles, figure)))
     return study
 
 

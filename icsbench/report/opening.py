@@ -11,11 +11,12 @@ from icsbench.analysis.quantities.curves import Curve
 from icsbench.analysis.quantities.training import accuracy_curves
 from icsbench.analysis.statistics import FEWEST_FOR_AN_INTERVAL, mean_interval, paired_difference
 from icsbench.analysis.verdicts import Verdict
-from icsbench.figures.accuracy import draw_curve
+from icsbench.figures.accuracy import TITLES, draw_curve
 from icsbench.figures.caption import caption, seeds_of
 from icsbench.figures.style import LEGEND_LINE, Page, above, chance_line, diverged_handle, regime_legend, step_axis
 from icsbench.record.reader import Run
 from icsbench.record.schema import TRAIN_ACCURACY
+from icsbench.report.charts import chart_of
 from icsbench.report.svg import Sheet, inline_svg, page_style
 from icsbench.report.words import interval
 
@@ -35,12 +36,12 @@ class Opening:
     sentences: list[str]
     about: list[Verdict]
 
-    def svg(self, anchor: str, sheet: Sheet) -> Markup:
-        """The figure, whose ids begin with ``anchor``."""
+    def drawn(self, anchor: str, sheet: Sheet) -> tuple[Markup, Markup]:
+        """The figure, whose ids begin with ``anchor``, and its numbers as ``chart_of`` has them."""
         with page_style():
-            return inline_svg(
-                self._draw(), f"{anchor}--", f"{self.runs.name}, training accuracy of the regimes.", sheet
-            )
+            figure = self._draw()
+            title = f"{self.runs.name}, training accuracy of the regimes."
+            return inline_svg(figure, f"{anchor}--", title, sheet), chart_of(self.curves, TITLES, figure)
 
     def _draw(self) -> mpl.Figure:
         whole = [curve for curve in self.curves if curve.diverged_at is None]

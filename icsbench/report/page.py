@@ -24,7 +24,7 @@ def page_of(template: str, sheet: Sheet, filters: Mapping[str, Callable[..., Any
     )
     environment.globals |= {"SYMBOLS": SYMBOLS}
     environment.filters |= filters
-    script = _read("report.js")
+    script = _read("report.js") + _read("charts.js")
     html = environment.get_template(template).render(
         style=Markup(_read("report.css") + f"{sheet}\n"),
         script=Markup(script),

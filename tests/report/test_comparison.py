@@ -28,7 +28,7 @@ def test_verdicts_and_effects_stand_side_by_side(written):
     first, second = (text for _, text in page.all("tbody", role="rowgroup"))
     assert first == (
         f"1 {EVIL} ✗ contradicted, p 0.01 ✓ supported, p 0.01 ✗ contradicts "
-        f"gain of {EVIL} -3.0 [-3.1, -2.9], n 6 +3.0 [+2.9, +3.1], n 6 "
+        f"gain of {EVIL}, points -3.0 [-3.1, -2.9], n 6 +3.0 [+2.9, +3.1], n 6 "
         "+6.0 [+6.0, +6.0], 6 seeds; intervals do not overlap"
     )
     assert second == "4 alike ? inconclusive ? inconclusive ✓ agrees"

@@ -83,7 +83,7 @@ def test_a_run_that_diverged_counts_as_chance_and_is_drawn(tmp_path):
     opening = opened(tmp_path)
     ends = [run.summary["train/accuracy"] for run in opening.runs.runs if run.regime == "none"]
     assert f"without BN at {100 * (0.1 + ends[1]) / 2:.1f} %" in said(tmp_path)[0]
-    assert "1 of 2 runs diverged" in opening.svg("x", Sheet())
+    assert "1 of 2 runs diverged" in opening.drawn("x", Sheet())[0]
 
 
 def test_the_study_with_the_most_regimes_is_shown_then_the_main_comparison_then_most_seeds(tmp_path):
@@ -124,4 +124,4 @@ def test_only_training_accuracy_of_the_regimes_is_drawn(tmp_path):
     assert [(curve.quantity, curve.regime, curve.seeds) for curve in opening.curves] == [
         ("train/accuracy", regime, (0, 1, 2, 3)) for regime in ENDS
     ]
-    assert "training accuracy (%)" in opening.svg("x", Sheet())
+    assert "training accuracy (%)" in opening.drawn("x", Sheet())[0]
