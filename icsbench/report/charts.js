@@ -4,13 +4,19 @@
   const SVG = document.querySelector("svg")?.namespaceURI;
   const EDGE = { left: 52, right: 24, top: 10, bottom: 36 };
 
+  const set = (node, attributes) => {
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    return node;
+  };
+
   const make = (tag, attributes = {}, ...inside) => {
     const drawn = ["svg", "g", "path", "line", "circle", "text"].includes(tag);
-    const node = drawn ? document.createElementNS(SVG, tag) : document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    const node = set(drawn ? document.createElementNS(SVG, tag) : document.createElement(tag), attributes);
     node.append(...inside);
     return node;
   };
+
+  const swatch = (color) => make("i", { class: "swatch", style: `background: ${color}` });
 
   const said = (value) => {
     if (value == null) return "–";
@@ -20,7 +26,6 @@
   };
 
   // --- axes ----------------------------------------------------------------------------------------------------------
-
   const decades = (low, high) => {
     const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
     const every = Math.ceil((last - first) / 5) || 1;
@@ -61,7 +66,6 @@
     places.reduce((best, place, k) => (Math.abs(place - value) < Math.abs(places[best] - value) ? k : best), 0);
 
   // --- a panel -------------------------------------------------------------------------------------------------------
-
   const panelOf = (chart, { title, lines, y: whole, range }) => {
     const picture = make("svg", { "aria-hidden": "true" });
     const role = { role: "slider", tabindex: 0, "aria-label": `${title}, by ${chart.x}` };
@@ -124,13 +128,11 @@
       );
       if (!shown.includes(chosen?.line)) chosen = null;
       const [first, last] = [places()[0] ?? 0, places().at(-1) ?? 0];
-      const ends = { "aria-valuemin": first, "aria-valuemax": last, "aria-valuenow": at ?? last };
-      for (const [name, value] of Object.entries(ends)) box.setAttribute(name, value);
+      set(box, { "aria-valuemin": first, "aria-valuemax": last, "aria-valuenow": at ?? last });
       point();
     };
 
     // --- what is under the pointer -----------------------------------------------------------------------------------
-
     const candidates = () =>
       shown.flatMap((line) => {
         const k = nearest(chart.xs[line.x], at);
@@ -166,8 +168,8 @@
         cursor.append(make("circle", { cx: x.at(at), cy: y.at(pick.value), r: 4, fill: color }));
         if (pick.line.seeds.length > 1) readout.append(node(`Here: ${under}`, color));
       }
-      box.setAttribute("aria-valuenow", at);
-      box.setAttribute("aria-valuetext", [head, under, ...found.map(({ text }) => text)].filter(Boolean).join("; "));
+      const told = [head, under, ...found.map(({ text }) => text)].filter(Boolean).join("; ");
+      set(box, { "aria-valuenow": at, "aria-valuetext": told });
     };
 
     const inside = (place) => !range || (place >= range[0] && place <= range[1]);
@@ -201,32 +203,22 @@
       point();
     };
 
-    const left = () => {
-      at = null;
+    const go = (place) => {
+      at = place;
       point();
     };
 
     for (const name of ["pointermove", "pointerdown"]) box.addEventListener(name, pointed);
     box.addEventListener("pointerleave", (event) => {
-      if (event.pointerType === "mouse" && document.activeElement !== box) left();
+      if (event.pointerType === "mouse" && document.activeElement !== box) go(null);
     });
-    box.addEventListener("blur", left);
+    box.addEventListener("blur", () => go(null));
+    box.addEventListener("focus", () => go(at ?? places().at(-1) ?? null));
     box.addEventListener("keydown", pressed);
-    box.addEventListener("focus", () => {
-      at ??= places().at(-1) ?? null;
-      point();
-    });
     return { node: make("div", { class: "panel" }, make("p", { class: "title" }, title), box, readout), draw };
   };
 
   // --- a chart -------------------------------------------------------------------------------------------------------
-
-  const swatch = (color) => {
-    const node = make("i", { class: "swatch" });
-    node.style.background = color;
-    return node;
-  };
-
   const chartOf = (data) => {
     const chart = { ...data, first: data.log, hidden: new Set(), step: (data.steps ?? [0]).length - 1 };
     const panels = data.panels.map((panel) => panelOf(chart, panel));
@@ -236,7 +228,7 @@
       const button = make("button", { type: "button", "aria-pressed": "true" }, swatch(color), label);
       button.addEventListener("click", () => {
         if (!chart.hidden.delete(number)) chart.hidden.add(number);
-        button.setAttribute("aria-pressed", String(!chart.hidden.has(number)));
+        set(button, { "aria-pressed": !chart.hidden.has(number) });
         redraw();
       });
       tools.append(button);
@@ -253,7 +245,7 @@
       const now = make("output");
       const tell = () => {
         now.textContent = said(data.steps[chart.step]);
-        slider.setAttribute("aria-valuetext", `step ${now.textContent}`);
+        set(slider, { "aria-valuetext": `step ${now.textContent}` });
       };
       slider.addEventListener("input", () => {
         chart.step = Number(slider.value);
@@ -269,7 +261,7 @@
     return { node: make("div", { class: "chart" }, tools, grid, note), redraw };
   };
 
-  const redraws = [];
+  const charts = [];
   for (const source of document.querySelectorAll("script[data-chart]")) {
     const figure = source.closest("figure");
     const card = figure.querySelector(".card");
@@ -279,11 +271,10 @@
     let chart = null;
     const toggle = () => {
       card.hidden = !card.hidden;
-      button.setAttribute("aria-pressed", String(card.hidden));
+      set(button, { "aria-pressed": card.hidden });
       if (!chart) {
-        chart = chartOf(JSON.parse(source.textContent));
+        charts.push((chart = chartOf(JSON.parse(source.textContent))));
         card.after(chart.node);
-        redraws.push(chart.redraw);
       }
       chart.node.hidden = !card.hidden;
       chart.redraw();
@@ -292,5 +283,5 @@
     card.before(button);
     if (source.dataset.chart === "open") toggle();
   }
-  addEventListener("resize", () => redraws.forEach((redraw) => redraw()));
+  addEventListener("resize", () => charts.forEach(({ redraw }) => redraw()));
 })();
