@@ -1,5 +1,6 @@
 """What the commands do that read records: judge, draw, write tables and the page. Imports are made where needed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,15 +45,16 @@ def finished(results: Path, scale: str | None, at_step: int | None = None) -> "l
     return kept
 
 
-def judged(path: Path, scale: str | None) -> "Side":
-    """One side of a comparison: a folder of records, judged anew, or a claims.json as it is."""
+def judged(path: Path, scale: str | None) -> "tuple[Side, list[Run]]":
+    """One side of a comparison: a folder of records, judged anew, with its runs; or a claims.json as it is."""
     from icsbench.analysis.committed import read_file
     from icsbench.analysis.diff import side_of
     from icsbench.analysis.verdicts import judge
     from icsbench.report.files import claims_as_json
 
-    content = claims_as_json(judge(finished(path, scale)), path) if path.is_dir() else read_file(path)
-    return side_of(content, str(path))
+    runs = finished(path, scale) if path.is_dir() else []
+    content = claims_as_json(judge(runs), path) if runs else read_file(path)
+    return side_of(content, str(path)), runs
 
 
 def verdicts_on(runs: "list[Run]", lock: Path | None) -> "list[Verdict]":
@@ -116,6 +118,19 @@ def write_page(
 
     found = finished(results, scale, at_step)
     print(f"written to {write_report(_with_steps(found), verdicts_on(found, lock), out)}")
+
+
+def write_comparison(a: Path, b: Path, out: Path | None, scale: str | None) -> None:
+    """Write the page of two judgements side by side; without ``out`` as comparison.html where A is."""
+    terminal.import_matplotlib()
+    from icsbench.analysis.diff import compare
+    from icsbench.report.comparison import names_of, write_comparison
+
+    (one, runs_of_one), (other, runs_of_other) = judged(a, scale), judged(b, scale)
+    name, other_name = names_of(a, b)
+    found = compare(replace(one, name=name), replace(other, name=other_name))
+    out = out or (a if a.is_dir() else a.parent) / "comparison.html"
+    print(f"written to {write_comparison(found, runs_of_one, runs_of_other, out)}")
 
 
 def _with_steps(runs: "list[Run]") -> "list[Run]":

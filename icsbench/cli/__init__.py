@@ -143,7 +143,7 @@ def diff(
     from icsbench.analysis.diff import compare
     from icsbench.report.diff import print_diff, write_diff_json, write_diff_markdown
 
-    found = compare(reading.judged(a, scale), reading.judged(b, scale))
+    found = compare(*(reading.judged(side, scale)[0] for side in (a, b)))
     print_diff(Console(), found)
     written = [write_diff_markdown(found, md)] if md else []
     written += [write_diff_json(found, json)] if json else []
@@ -170,14 +170,35 @@ def plan(
 
 @app.command()
 def report(
-    results: Results,
-    out: Annotated[Path | None, typer.Option(help="The HTML file; default RESULTS/report.html.")] = None,
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of run records; of two to compare also a claims.json.", metavar="RESULTS", show_default=False
+        ),
+    ],
+    other: Annotated[
+        Path | None,
+        typer.Argument(help="Another one: both on one page, side by side.", metavar="OTHER", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The HTML file; default report.html in RESULTS, or for two comparison.html."),
+    ] = None,
     scale: Scale = None,
     at_step: AtStep = None,
     lock: LockFile = None,
 ) -> None:
-    """Write one self-contained HTML page: the debate, the verdicts, the figures and the runs."""
-    reading.write_page(results, out or reading.folder_of(results, at_step) / "report.html", scale, at_step, lock)
+    """Write one self-contained HTML page: what the regimes show, the verdicts, the figures and the runs.
+
+    Of two folders, icsbench report A B, the page compares: verdicts side by side, effects seed by seed, and what was
+    done otherwise.
+    """
+    if other is None:
+        reading.write_page(results, out or reading.folder_of(results, at_step) / "report.html", scale, at_step, lock)
+    elif at_step is not None or lock:
+        raise IcsbenchError("--at-step and --lock go with one folder; leave them out to compare two")
+    else:
+        reading.write_comparison(results, other, out, scale)
 
 
 @app.command()

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from icsbench.analysis.groups import Group, NotMeasured, group_runs
 from icsbench.errors import IcsbenchError
-from icsbench.figures.contract import Drawing, Figure
+from icsbench.figures.contract import Figure
 from icsbench.figures.style import house_style, save
 from icsbench.members import members
 from icsbench.record.reader import Run
@@ -30,9 +31,9 @@ def draw_all(runs: Sequence[Run], out: Path, say: Callable[[str], None] = print)
     with house_style():
         for group in groups:
             folder = out / group.name if len(groups) > 1 else out
-            for name, part, draw in plan(group):
+            for name, part, kind in plan(group):
                 try:
-                    figure, rows = draw(part)
+                    figure, rows = kind.page(part)
                 except NotMeasured as reason:
                     say(f"not drawn: {folder / name}: {reason}")
                     continue
@@ -40,19 +41,18 @@ def draw_all(runs: Sequence[Run], out: Path, say: Callable[[str], None] = print)
     return files
 
 
-def plan(group: Group) -> Iterator[tuple[str, Group, Callable[[Group], Drawing]]]:
-    """The figures of a group: a name, the runs (all, or those of one learning rate), and the function to draw them.
+def plan(group: Group) -> Iterator[tuple[str, Group, Figure[Any]]]:
+    """The figures of a group: a name, the runs (all, or those of one learning rate), and the figure to draw of them.
 
-    Call that function within ``house_style``. It raises NotMeasured where the records do not hold what the figure
-    shows.
+    Draw it within ``house_style``. That raises NotMeasured where the records do not hold what the figure shows.
     """
     figures = sorted(members("figures", Figure).values(), key=lambda figure: (figure.order, figure.name))
     figures = [figure for figure in figures if figure.kind == group.kind]
     for figure in figures:
         if not (figure.per_lr and group.lrs) and figure.applies(group):
-            yield figure.name, group, figure.page
+            yield figure.name, group, figure
     for lr in group.lrs:
         part = group.at(lr)
         for figure in figures:
             if figure.per_lr and figure.applies(part):
-                yield figure.name + (f"-lr{lr:g}" if len(group.lrs) > 1 else ""), part, figure.page
+                yield figure.name + (f"-lr{lr:g}" if len(group.lrs) > 1 else ""), part, figure

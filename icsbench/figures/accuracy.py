@@ -27,6 +27,11 @@ from icsbench.figures.style import (
 )
 from icsbench.record.schema import TEST_ACCURACY, TRAIN_ACCURACY
 
+TITLES = {
+    TRAIN_ACCURACY: "training accuracy (%)",
+    TEST_ACCURACY: "test accuracy (%): running statistics, noise off",
+    TEST_ACCURACY_BATCH_ON: "test accuracy (%): batch statistics, noise on",
+}
 _BATCH_ON: dict[str, Any] = {
     "linestyle": (0, (2, 1)),
     "marker": "o",
@@ -105,4 +110,5 @@ FIGURE = Figure(
     draw=_draw,
     applies=lambda group: not group.regression,
     per_lr=False,
+    titles=TITLES,
 )

@@ -66,4 +66,5 @@ FIGURE = Figure(
     draw=_draw,
     applies=lambda group: _has_sharpness(group.runs),
     per_lr=False,
+    titles={_QUANTITY: "batch sharpness × lr / 2"},
 )

@@ -1,7 +1,7 @@
 """What a figure is: a module of this folder with a :class:`Figure` at its top level. Nothing else names it."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import matplotlib.figure as mpl
@@ -45,6 +45,8 @@ class Figure(Generic[N]):
     """Whether there is one for each learning rate; a lab has none, and its figure is of all runs."""
     kind: Literal["training", "lab"] = "training"
     """What its runs are: training runs, or those of a lab."""
+    titles: Mapping[str, str] = field(default_factory=dict)
+    """What its quantities are called, where its numbers are curves that a reader of the report may explore."""
 
     def page(self, group: Group) -> Drawing:
         """Draw it, within ``style.house_style``.
@@ -52,6 +54,10 @@ class Figure(Generic[N]):
         :raises NotMeasured: the records do not hold what it shows.
         :raises IcsbenchError: a record is damaged.
         """
-        numbers = self.numbers(group)
-        page = self.draw(group, numbers, self.caption(group, numbers))
+        page, numbers = self.drawn(group)
         return page, [row for part in numbers for row in part.rows()]
+
+    def drawn(self, group: Group) -> tuple[mpl.Figure, Sequence[N]]:
+        """As ``page``, with the numbers as they are."""
+        numbers = self.numbers(group)
+        return self.draw(group, numbers, self.caption(group, numbers)), numbers

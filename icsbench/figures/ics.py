@@ -141,4 +141,5 @@ FIGURE = Figure(
     caption=_caption,
     draw=_draw,
     applies=lambda group: has_ics(group.runs),
+    titles=_PROGRESS | {BETA_LR: "β · lr / 2"} | _ROWS,
 )

@@ -43,6 +43,7 @@ from icsbench.figures.style import (
 )
 
 _BANDS = {(LOSS_LOW, LOSS_HIGH): "loss", (DIFFERENCE_LOW, DIFFERENCE_HIGH): "‖g′ − g‖"}
+_WHICH = ("smallest", "largest")
 _ENDS = tuple(end for ends in _BANDS for end in ends)
 _LINES = {
     BETA: "effective β",
@@ -130,4 +131,10 @@ FIGURE = Figure(
     caption=_caption,
     draw=_draw,
     applies=lambda group: has_landscape(group.runs),
+    titles={
+        end: f"{title}, {which} over α"
+        for ends, title in _BANDS.items()
+        for end, which in zip(ends, _WHICH, strict=True)
+    }
+    | _LINES,
 )

@@ -114,4 +114,5 @@ FIGURE = Figure(
     draw=_draw,
     applies=lambda group: group.regression,
     per_lr=False,
+    titles={TRAIN_LOSS: "training loss"},
 )

@@ -105,4 +105,4 @@ def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
     return float(values.min()) / 1.6, float(np.nanmax([values.max(), *few])) * 1.6
 
 
-FIGURE = Figure(name="moments", order=40, numbers=_numbers, caption=_caption, draw=_draw)
+FIGURE = Figure(name="moments", order=40, numbers=_numbers, caption=_caption, draw=_draw, titles=_COLUMNS)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from icsbench.analysis.groups import Group
 from icsbench.analysis.quantities.curves import Curve
 from icsbench.analysis.quantities.shift import (
+    DRIFT,
     PERCENTILES,
     Drift,
     last_hidden_layer,
@@ -26,7 +27,7 @@ from icsbench.analysis.quantities.shift import (
 )
 from icsbench.analysis.quantities.training import accuracy_curves
 from icsbench.analysis.statistics import Floats
-from icsbench.figures.accuracy import draw_curve
+from icsbench.figures.accuracy import TITLES, draw_curve
 from icsbench.figures.caption import caption, left_out, seeds_of
 from icsbench.figures.contract import Figure
 from icsbench.figures.style import (
@@ -214,4 +215,5 @@ FIGURE = Figure(
     caption=_caption,
     draw=_draw,
     applies=lambda group: group.units and not group.regression,
+    titles={DRIFT: "drift of the percentiles"} | TITLES,
 )

@@ -113,7 +113,7 @@ def _draw(group: Group, ridges: Sequence[Ridge], text: str) -> mpl.Figure:
     grid = page.axes(len(layers), len(regimes), wspace=0.06, hspace=0.24)
     regime_titles(grid[0], regimes)
     for row, depth in zip(grid, sorted(layers), strict=True):
-        low, high = _range([ridge for ridge in ridges if ridge.layer.depth == depth])
+        low, high = shown_range([ridge for ridge in ridges if ridge.layer.depth == depth])
         for axes, regime in zip(row, regimes, strict=True):
             shown = [ridge for ridge in ridges if (ridge.layer.depth, ridge.regime) == (depth, regime)]
             _draw_ridges(axes, shown, low, high)
@@ -155,7 +155,8 @@ def _outline(ridge: Ridge, low: float, high: float) -> tuple[Floats, Floats]:
     return x, np.concatenate([[0, 0], ridge.density / peak if peak > 0 else ridge.density, [0, 0]])
 
 
-def _range(ridges: Sequence[Ridge]) -> tuple[float, float]:
+def shown_range(ridges: Sequence[Ridge]) -> tuple[float, float]:
+    """What is shown of the distributions of one layer, as :func:`_draw` says."""
     points = np.array([_quantiles(ridge) for ridge in ridges if _finite(ridge)] or [(0.0, 1.0)])
     low, high = np.quantile(points[:, 0], 0.1), np.quantile(points[:, 1], 0.9)
     return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)

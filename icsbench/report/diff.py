@@ -19,7 +19,8 @@ from icsbench.report import words
 from icsbench.report.cells import TableCells
 from icsbench.report.markdown import escaped
 
-_SYMBOLS = {"contradicts": "✗", "drifts": "~", "agrees": "✓"}
+RELATIONS = {"contradicts": "✗", "drifts": "~", "agrees": "✓"}
+"""How the sides of a claim that both measured compare, the worst first, and the symbol of each."""
 _STYLES = {"contradicts": "bold red", "drifts": "yellow", "agrees": "green"}
 _HOW = (
     "p: after the correction for many claims. B against A: the mean over shared seeds of B - A, of ratios (×) of B / A "
@@ -32,12 +33,12 @@ def print_diff(console: Console, diff: Diff) -> None:
     """Print a row per claim and per part, coloured by how the sides compare; then what they did otherwise."""
     for line in _sides(diff):
         console.print(Text(words.printable(line)), soft_wrap=True)
-    for table in (_claims(diff), _differences(diff)):
+    for table in (_claims(diff), differences_in_cells(diff)):
         if table.body:
             console.print()
             console.print(_table(table))
     console.print()
-    for line in (*_notes(diff), _summary(diff)):
+    for line in (*notes(diff), summary(diff)):
         console.print(Text(words.printable(line)), soft_wrap=True)
 
 
@@ -46,11 +47,11 @@ def write_diff_markdown(diff: Diff, out: Path) -> Path:
 
     :raises IcsbenchError: the file cannot be written.
     """
-    lines = [*map(escaped, (*_sides(diff), "", _summary(diff), ""))]
-    for table in (_claims(diff), _differences(diff)):
+    lines = [*map(escaped, (*_sides(diff), "", summary(diff), ""))]
+    for table in (_claims(diff), differences_in_cells(diff)):
         rows = [table.header, ["---"] * len(table.header), *table.body] if table.body else []
         lines += ["| " + " | ".join(map(escaped, cells)) + " |" for cells in rows] + [""]
-    content = "\n".join([*lines, *map(escaped, _notes(diff)), ""])
+    content = "\n".join([*lines, *map(escaped, notes(diff)), ""])
     return write_file(out, lambda file: file.write(content.encode()))
 
 
@@ -73,13 +74,14 @@ def _claims(diff: Diff) -> TableCells:
 
 
 def _rows(claim: ClaimDiff) -> Iterator[list[str]]:
-    verdicts = [_verdict(claim.a, claim.p_a), _verdict(claim.b, claim.p_b)]
-    yield [claim.id, claim.statement, *verdicts, f"{_SYMBOLS[claim.relation]} {claim.relation}"]
+    verdicts = [verdict_cell(claim.a, claim.p_a), verdict_cell(claim.b, claim.p_b)]
+    yield [claim.id, claim.statement, *verdicts, f"{RELATIONS[claim.relation]} {claim.relation}"]
     for part in claim.parts:
-        yield ["", _named(part), *(_effect(part, side) for side in "ab"), _against(part)]
+        yield ["", _named(part), *(effect_cell(part, side) for side in "ab"), against_cell(part)]
 
 
-def _verdict(verdict: Outcome, p: float) -> str:
+def verdict_cell(verdict: Outcome, p: float) -> str:
+    """A verdict with its symbol, and the corrected p-value where there is one: ``✓ supported, p 0.01``."""
     return f"{words.SYMBOLS[verdict]} {verdict}" + ("" if math.isnan(p) else f", p {p:.2g}")
 
 
@@ -88,12 +90,14 @@ def _named(part: PartDiff) -> str:
     return f"- {part.measure}" + (f", {unit}" if unit else "")
 
 
-def _effect(part: PartDiff, side: str) -> str:
+def effect_cell(part: PartDiff, side: str) -> str:
+    """Mean, interval and number of values of side ``a`` or ``b``; a dash where it did not measure the part."""
     effect = getattr(part, side)
     return f"{words.interval(effect.interval, effect.kind, effect.unit)}, n {effect.interval.n}" if effect else "–"
 
 
-def _against(part: PartDiff) -> str:
+def against_cell(part: PartDiff) -> str:
+    """B against A over the seeds that both have, and what makes the part drift."""
     said = [part.why] if part.why else []
     if part.paired and part.b:
         seeds = "1 seed" if part.paired.n == 1 else f"{part.paired.n} seeds"
@@ -101,7 +105,8 @@ def _against(part: PartDiff) -> str:
     return "; ".join(said)
 
 
-def _differences(diff: Diff) -> TableCells:
+def differences_in_cells(diff: Diff) -> TableCells:
+    """What the sides did otherwise, a row each."""
     body = [
         [found.topic, found.key, *(_listed(values, found) for values in (found.a, found.b)), ", ".join(found.of)]
         for found in diff.differences
@@ -118,7 +123,7 @@ def _listed(values: Sequence[Scalar], found: Difference) -> str:
 
 
 def _table(cells: TableCells) -> Table:
-    styles = {f"{_SYMBOLS[relation]} {relation}": style for relation, style in _STYLES.items()}
+    styles = {f"{RELATIONS[relation]} {relation}": style for relation, style in _STYLES.items()}
     table = Table(box=None, pad_edge=False)
     for name in cells.header:
         table.add_column(Text(name), overflow="fold")
@@ -134,20 +139,22 @@ def _sides(diff: Diff) -> list[str]:
     return [f"A: {diff.a}", f"B: {diff.b}"]
 
 
-def _notes(diff: Diff) -> list[str]:
-    notes = [_HOW] if any(claim.on_both_sides for claim in diff.claims) else []
+def notes(diff: Diff) -> list[str]:
+    """How to read the comparison, and what of it is missing."""
+    said = [_HOW] if any(claim.on_both_sides for claim in diff.claims) else []
     if diff.unstated:
-        notes.append(
+        said.append(
             f"Of claims {', '.join(diff.unstated)} a side does not say what settings, versions and hardware its runs "
             "had (a claims.json of an earlier version): compared is only what they were measured on."
         )
     for side in ("A", "B"):
         if alone := [claim.id for claim in diff.claims if claim.relation == f"{side} only"]:
-            notes.append(f"Measured in {side} only: {', '.join(alone)}.")
-    return notes
+            said.append(f"Measured in {side} only: {', '.join(alone)}.")
+    return said
 
 
-def _summary(diff: Diff) -> str:
+def summary(diff: Diff) -> str:
+    """How many claims agree, drift and contradict, and which flipped."""
     by = Counter(claim.relation for claim in diff.claims)
     said = f"{len(diff.claims)} claims: {by['contradicts']} contradict, {by['drifts']} drift, {by['agrees']} agree"
     said += f", {by['A only']} measured in A only, {by['B only']} in B only, {by['not measured']} in neither"

@@ -1,7 +1,5 @@
 """One self-contained HTML page of the debate, the verdicts, the figures and the runs. Never imports torch."""
 
-import base64
-import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -9,11 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from icsbench import __version__
 from icsbench.analysis.chain import link_of, origin_of, runs_behind
 from icsbench.analysis.decision import LEVEL
 from icsbench.analysis.files import write_file
@@ -28,12 +23,14 @@ from icsbench.record.legacy import LOOKS
 from icsbench.record.reader import Run
 from icsbench.record.schema import TRAIN_LOSS
 from icsbench.report.chain import keys_in_words, short, values_in_words
+from icsbench.report.charts import chart_of
 from icsbench.report.dots import WIDTH, dot_plot
+from icsbench.report.opening import opening_of
+from icsbench.report.page import page_of
 from icsbench.report.svg import Sheet, inline_svg, page_style
 from icsbench.report.words import (
     BOUND,
     MOST_LISTED,
-    SYMBOLS,
     agreement,
     by_a_lock,
     counted,
@@ -44,7 +41,6 @@ from icsbench.report.words import (
     summary_line,
 )
 
-_HERE = Path(__file__).parent
 _MOST_RATES = 2
 """With more learning rates than that, of the figures per learning rate only those that a claim points to."""
 
@@ -55,6 +51,7 @@ class _Drawn:
     name: str
     claims: tuple[str, ...]
     svg: Markup
+    chart: Markup
 
 
 @dataclass(eq=False)
@@ -90,9 +87,13 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
     sheet = Sheet()
     experiments = _experiments(runs, verdicts, sheet)
     of_group = {study.group.name: (experiment, study) for experiment in experiments for study in experiment.studies}
-    script = (_HERE / "report.js").read_text(encoding="utf-8")
-    page = _templates().get_template("report.html.j2")
-    html = page.render(
+    opening = opening_of(runs, verdicts)
+    html = page_of(
+        "report.html.j2",
+        sheet,
+        _FILTERS,
+        opening=opening,
+        drawn_opening=opening.drawn("regimes-figure", sheet) if opening else (),
         verdicts=[(verdict, _seen_in(verdict, of_group)) for verdict in verdicts],
         summary=_summary(runs, verdicts),
         sensitivity=of_verdicts(verdicts),
@@ -105,35 +106,9 @@ def write_report(runs: Sequence[Run], verdicts: Sequence[Verdict], out: Path) ->
         row_of={run: f"run-{number}" for number, run in enumerate(runs, 1)},
         origin={run: origin_of(run) for verdict in verdicts for run in verdict.runs},
         unfinished=sum(not run.finished for run in runs),
-        style=Markup((_HERE / "report.css").read_text(encoding="utf-8") + f"{sheet}\n"),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        versions={"icsbench": __version__, "matplotlib": matplotlib.__version__},
+        **_CONSTANTS,
     )
-    return write_file(out, lambda file: file.write(html.encode()))
-
-
-def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals |= {"LEVEL": LEVEL, "FEWEST_SEEDS": FEWEST_SEEDS, "MOST_FOR_SIGN_FLIPS": MOST_FOR_SIGN_FLIPS}
-    environment.globals |= {"SYMBOLS": SYMBOLS, "WIDTH": WIDTH, "MOST_LISTED": MOST_LISTED, "BOUND": BOUND}
-    environment.filters |= {
-        "agreement": agreement,
-        "chain": _chain,
-        "counted": counted,
-        "effect": effect,
-        "region": region,
-        "registration": registration,
-        "dot_plot": dot_plot,
-        "papers": _papers,
-        "protocols": protocols,
-        "row": _row,
-        "short": short,
-        "number": _number,
-    }
-    return environment
+    return write_file(out, lambda file: file.write(html))
 
 
 def _summary(runs: Sequence[Run], verdicts: Sequence[Verdict]) -> str:
@@ -189,21 +164,21 @@ def _study(group: Group, verdicts: Sequence[Verdict], anchors: set[str], sheet: 
             for figure in verdict.claim.figures:
                 claims.setdefault(figure, []).append((verdict.claim.id, set(used.lrs)))
     with page_style():
-        for name, part, draw in plan(group):
+        for name, part, drawing in plan(group):
             kind = name if len(group.lrs) < 2 else name.removesuffix(f"-lr{part.lrs[0]:g}")
             title = kind.replace("-", " ") + ("" if kind == name else f" at learning rate {part.lrs[0]:g}")
             if kind != name and len(group.lrs) > _MOST_RATES and kind not in claims:
                 study.left_out.append(title)
                 continue
             try:
-                figure, _ = draw(part)
+                figure, numbers = drawing.drawn(part)
             except NotMeasured as reason:
                 study.not_drawn.setdefault(_without_folders(str(reason), group), []).append(title)
                 continue
             anchor = _anchor(f"figure {group.name} {name}", anchors)
             svg = inline_svg(figure, f"{anchor}--", f"{group.name}, {title}.", sheet)
             served = tuple(id for id, rates in claims.get(kind, ()) if not rates or rates & set(part.lrs))
-            study.drawn.append(_Drawn(anchor, title, served, svg))
+            study.drawn.append(_Drawn(anchor, title, served, svg, chart_of(numbers, drawing.titles, figure)))
     return study
 
 
@@ -275,3 +250,27 @@ def _draws_noise(run: Run) -> bool:
 
 def _percent(fraction: float | None) -> str:
     return _number(None if fraction is None else 100 * fraction, ".1f")
+
+
+_CONSTANTS = {
+    "LEVEL": LEVEL,
+    "FEWEST_SEEDS": FEWEST_SEEDS,
+    "MOST_FOR_SIGN_FLIPS": MOST_FOR_SIGN_FLIPS,
+    "WIDTH": WIDTH,
+    "MOST_LISTED": MOST_LISTED,
+    "BOUND": BOUND,
+}
+_FILTERS = {
+    "agreement": agreement,
+    "chain": _chain,
+    "counted": counted,
+    "effect": effect,
+    "region": region,
+    "registration": registration,
+    "dot_plot": dot_plot,
+    "papers": _papers,
+    "protocols": protocols,
+    "row": _row,
+    "short": short,
+    "number": _number,
+}

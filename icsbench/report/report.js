@@ -1,20 +1,15 @@
 "use strict";
 (() => {
-  const claims = [...document.querySelectorAll("tbody[data-verdict]")];
+  const claims = [...document.querySelectorAll("#claims tbody[id]")];
   const form = document.getElementById("filters");
-  const { paper, verdict, all } = form.elements;
   const count = document.getElementById("count");
+  const choices = [...form.querySelectorAll("select")];
 
   const filter = () => {
-    let shown = 0;
     for (const claim of claims) {
-      const visible =
-        (!paper.value || claim.dataset.papers.split("|").includes(paper.value)) &&
-        (!verdict.value || claim.dataset.verdict === verdict.value);
-      claim.hidden = !visible;
-      shown += visible;
+      claim.hidden = !choices.every(({ name, value }) => !value || claim.dataset[name].split("|").includes(value));
     }
-    count.textContent = `${shown} of ${claims.length} claims`;
+    count.textContent = `${claims.filter((claim) => !claim.hidden).length} of ${claims.length} claims`;
   };
 
   const details = () => [...document.querySelectorAll("#claims details")];
@@ -46,9 +41,9 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", filter);
   form.addEventListener("reset", () => setTimeout(filter));
-  all.addEventListener("click", () => {
-    const open = all.getAttribute("aria-pressed") !== "true";
-    all.setAttribute("aria-pressed", String(open));
+  form.elements.all?.addEventListener("click", ({ target }) => {
+    const open = target.getAttribute("aria-pressed") !== "true";
+    target.setAttribute("aria-pressed", String(open));
     for (const fold of details()) fold.open = open;
   });
   filter();

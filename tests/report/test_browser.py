@@ -1,27 +1,15 @@
-"""The page in a real browser: Debian's Chromium, without a window."""
+"""The page in a real browser."""
 
 import re
-import shutil
-from contextlib import contextmanager
 
 import pytest
+from browser import OVERFLOW, chromium, dark, load, media, needs_browser, resize, without_scripts
 from page import write_page, write_records
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no chromium or no chromedriver on PATH (Debian: chromium chromium-driver)"
-)
-SWITCHES = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
-OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+pytestmark = needs_browser
 VISIBLE = "return [...document.querySelectorAll('tbody[data-verdict]')].filter(e => e.offsetHeight).map(e => e.id)"
 LUMINANCES = """
 const luminance = (colour) => {
@@ -44,42 +32,13 @@ def browser(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser")
     write_records(root / "results")
     _, verdicts, _ = write_page(root / "results", root / "report.html")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for switch in (*SWITCHES, f"--user-data-dir={root / 'profile'}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    try:
+    with chromium(root / "profile") as driver:
         yield driver, (root / "report.html").as_uri(), verdicts
-    finally:
-        driver.quit()
 
 
 @pytest.fixture
 def page(browser):
-    """The page, loaded anew, as wide as a desktop."""
-    driver, address, _ = browser
-    resize(driver, 1280)
-    driver.get("about:blank")
-    driver.get(address)
-    return driver
-
-
-def resize(driver, width):
-    size = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-
-@contextmanager
-def media(driver, **media):
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    yield
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
-
-
-def dark():
-    return {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    return load(*browser[:2])
 
 
 def choose(driver, name, text):
@@ -156,7 +115,7 @@ def test_a_link_shows_what_is_folded_or_filtered_away(page, browser):
 def test_every_figure_is_drawn(page, width):
     resize(page, width)
     boxes = page.execute_script(
-        "return [...document.querySelectorAll('figure svg')].map(e => [e.getBoundingClientRect().width, "
+        "return [...document.querySelectorAll('.card:not([hidden]) > svg')].map(e => [e.getBoundingClientRect().width, "
         "e.getBoundingClientRect().height, e.getBBox().width, e.getBBox().height])"
     )
     assert len(boxes) > 5 and all(min(box) > 100 for box in boxes)
@@ -202,15 +161,14 @@ def test_text_stands_out_in_light_and_dark(page, features):
 
 def test_without_scripts_all_is_there(browser):
     driver, address, verdicts = browser
-    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        driver.get("about:blank")
-        driver.get(address)
+    with without_scripts(driver):
+        load(driver, address)
         claims = driver.find_elements(By.CSS_SELECTOR, "tbody[data-verdict]")
         assert len(claims) == len(verdicts) and all(claim.is_displayed() for claim in claims)
         assert not driver.find_element(By.ID, "filters").is_displayed()
         details = driver.find_element(By.CSS_SELECTOR, "#claim-1 details")
         details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
         assert re.search(r"Mean over 6 seeds", details.text)
-    finally:
-        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        drawn = driver.find_elements(By.CSS_SELECTOR, "figure .card > svg")
+        assert len(drawn) > 5 and all(svg.size["height"] > 100 for svg in drawn)
+        assert not driver.find_elements(By.CSS_SELECTOR, ".chart, .explore")
