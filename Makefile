@@ -14,7 +14,7 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --progress-bar on --editable '.[dev]'
 	@touch $@
 
-# three regimes x six paired seeds on the embedded digits, then table and figures: five minutes at most on two cores
+# the debate at a small size on embedded data: runs, verdicts, figures and page, in minutes on two cores
 reproduce: install
 	$(BIN)/icsbench reproduce scale=demo
 

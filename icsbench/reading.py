@@ -144,19 +144,23 @@ def _with_steps(runs: "list[Run]") -> "list[Run]":
     return kept
 
 
-def draw(results: Path, out: Path | None, at_step: int | None = None) -> None:
-    """Print the tables, and draw the figures that the records do not have yet."""
+def draw(results: Path, out: Path | None, at_step: int | None = None, *, brief: bool = False) -> None:
+    """Print the tables, and draw the figures that the records do not have yet.
+
+    :param brief: print where the files are, and no tables or reasons why a figure was not drawn.
+    """
     from rich.console import Console
 
     from icsbench.report.console import print_results, print_updates
 
     found = _with_steps(loaded(results, at_step))
     out = out or folder_of(results, at_step) / "figures"
-    print_results(Console(), found)
-    print_updates(Console(), found)
     files, said, fresh = drawn_files(found, results, out)
-    for line in said:
-        print(line)
+    if not brief:
+        print_results(Console(), found)
+        print_updates(Console(), found)
+        for line in said:
+            print(line)
     news = "written" if fresh else "up to date"
     print(f"{len(files)} files {news} in {out} (figures as PDF, PNG and CSV; tables as CSV and markdown)")
 

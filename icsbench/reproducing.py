@@ -38,7 +38,7 @@ def reproduce(arguments: list[str], list_: bool) -> None:
     def ended(study: str, lines: Sequence[str]) -> None:
         try:
             if not lines:
-                reading.draw(wanted.results / study, None)
+                reading.draw(wanted.results / study, None, brief=len(wanted.studies) > 1)
                 return
         except IcsbenchError as error:
             lines = [str(error)]

@@ -519,6 +519,19 @@ def test_the_jobs_of_a_pool_that_was_killed_stop_and_the_rerun_goes_on(number):
     assert [content(folder) for folder in run_dirs()] == stopped
 
 
+@pytest.mark.slow
+def test_what_a_killed_sweep_had_not_begun_is_not_begun():
+    with start("sweep", *TINY, *LONG, "steps=500", "norm=none,bn", "seed=0,1", "hydra.launcher.n_jobs=2") as process:
+        wait_for(lambda: len(run_dirs()) == 2 and under_way(5), process)
+        process.kill()
+        process.wait(timeout=60)
+    begun = run_dirs()
+    for folder in begun:  # at once: its job gives up its lock
+        norm, seed = folder.parent.name.partition("-")[0], folder.name.removeprefix("seed-")
+        assert train(*LONG, "steps=500", f"norm={norm}", f"seed={seed}").code == 0
+    assert run_dirs() == begun
+
+
 # --- W&B -------------------------------------------------------------------------------------------------------------
 
 

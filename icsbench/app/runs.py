@@ -13,14 +13,18 @@ from icsbench.app.reports import EVERY, Reporter
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
 
+_PARENT = os.getppid()  # of a process of a pool: the sweep, which may die at any time after this
+
 
 def make(config: Config, *, in_pool: bool, reports: Path | None) -> dict[str, Any]:
     """Train, or run a lab; the summary.
 
     :param in_pool: in a process of a pool, with one thread; it ends where the sweep that started it has died.
     :param reports: the folder in which it is told how the run gets on; None for a run that nobody watches.
-    :raises IcsbenchError: what the run refuses, in one line.
+    :raises IcsbenchError: what the run refuses, in one line; the sweep that started this process has died.
     """
+    if in_pool and os.getppid() != _PARENT:
+        raise IcsbenchError("not begun, as the sweep that asked for it has died")
     if reports is None:
         with bar(config) as tell:
             return _made(config, in_pool, partial(Shown, tell=tell, every=0.1) if tell else Shown)
@@ -40,5 +44,5 @@ def _made(config: Config, in_pool: bool, shown: Callable[[Config, int | None], S
         return run_lab(config, in_pool=in_pool, shown=shown)
     from icsbench import training
 
-    show = shown(config, os.getppid() if in_pool else None)
+    show = shown(config, _PARENT if in_pool else None)
     return training.run(config, threads=1 if in_pool else None, show=show)

@@ -87,7 +87,7 @@ def _vgg(name: str) -> Model:
         fits=lambda shape, classes: classes and shape == (3, 32, 32),
         options=VGGOptions,
         scales={
-            "demo": {"data.name": "digits", "model.width": 0.125, "batch_size": 64},
+            "demo": {"data.name": "digits", "model.width": 0.125, "batch_size": 32},
             "cpu": {"data.name": "cifar10", "model.width": 0.25, "batch_size": 128},
             "paper": {"data.name": "cifar10", "model.width": 1.0, "steps": 15_000, "batch_size": 128},
         },
