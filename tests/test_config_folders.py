@@ -63,9 +63,11 @@ def test_a_folder_takes_part_in_what_a_scale_affords(monkeypatch):
     )  # it composes every run of every study
     write("experiment/mine.yaml", STUDY)
     with folders.also([Path("own")]):
-        assert reproduction_of(["scale=demo"]).studies == ("three_regimes", "noise_control", "percentiles", "mine")
+        assert "mine" in reproduction_of(["scale=demo"]).studies
         assert "mine" in reproduction_of(["scale=paper"]).studies
-    assert reproduction_of(["scale=demo"]).studies == ("three_regimes", "noise_control", "percentiles")
+    demo = reproduction_of(["scale=demo"]).studies
+    assert demo[:6] == ("long", "noise_control", "percentiles", "lr_grid", "explosion", "first_steps")
+    assert "mine" not in demo
     afforded = reproduction_of(["scale=cpu"]).studies
     assert afforded[:7] == ("landscape", "lp", "dose", "noise_control", "lr_grid", "batch_size", "percentiles")
     assert afforded[7:12] == ("dln", "dln_lr", "dln_lp", "explosion", "first_steps")

@@ -97,7 +97,7 @@ def test_the_budgets_of_the_plan_are_steps_at_which_long_is_evaluated_and_measur
             assert budget % every == 0
 
 
-@pytest.mark.parametrize(("scale", "steps"), [("demo", 1000), ("cpu", 15_000), ("paper", 15_000)])
+@pytest.mark.parametrize(("scale", "steps"), [("demo", 200), ("cpu", 15_000), ("paper", 15_000)])
 def test_long_is_the_same_comparison_at_every_scale(scale, steps):
     runs, _ = jobs(["experiment=long", f"scale={scale}", "data.root=PATH"])
     assert {config.norm.name for config, _ in runs} == {"none", "bn", "noisy_bn"}
