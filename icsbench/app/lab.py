@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,22 +21,22 @@ from icsbench.labs.run import rows_of, run
 from icsbench.record.writer import folder_of
 
 
-def run_lab(config: Config, *, in_pool: bool, shown: Callable[[Config, int | None], Shown] = Shown) -> dict[str, Any]:
+def run_lab(config: Config, *, in_pool: bool, shown: Callable[[Config], Shown] = Shown) -> dict[str, Any]:
     """Make the record of one run of a lab; its summary.
 
-    :param shown: where a run, and the process that started it, is shown; by default on stderr.
+    :param shown: shows a run; by default on stderr.
     :raises IcsbenchError: what the lab refuses, in one line.
     """
-    parent, threads = (os.getppid(), 1) if in_pool else (None, None)
+    threads = 1 if in_pool else None
 
     def train(training: Config) -> dict[str, Any]:
         from icsbench.training import run as make
 
-        summary = make(training, threads=threads, show=shown(training, parent))
+        summary = make(training, threads=threads, show=shown(training))
         say(f"{who(training)}: {ending(summary)}; record {folder_of(training)}")
         return summary
 
-    return run(config, train=train, threads=threads, show=shown(config, parent))
+    return run(config, train=train, threads=threads, show=shown(config))
 
 
 def run_and_show(lab: Lab, overrides: list[str], out: Path | None) -> None:

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import parent_process
 from typing import Any, NamedTuple
 
 from icsbench.config import Config
@@ -14,6 +15,12 @@ from icsbench.record.strict_json import loads
 from icsbench.record.writer import folder_of
 
 _A_MINUTE = 60.0  # seconds between progress lines
+_PARENT = os.getppid()  # in a process of a pool that is the sweep, which may die at any time after this
+
+
+def orphaned() -> bool:
+    """Whether this is a process of a pool whose sweep has died."""
+    return parent_process() is not None and os.getppid() != _PARENT
 
 
 def say(line: str) -> None:
@@ -91,26 +98,23 @@ class Shown:
 
     In a pool of processes, a run also ends itself where the sweep that started it has died.
 
-    :param parent: process id of that sweep, None outside a pool.
     :param tell: shows it, at most every ``every`` seconds; by default a line on stderr once a minute.
     """
 
     def __init__(
         self,
         config: Config,
-        parent: int | None,
         tell: Callable[[Seen], None] | None = None,
         every: float = _A_MINUTE,
     ) -> None:
         self._config = config
-        self._parent = parent
         self._tell = tell or (lambda seen: say(f"{who(config)}: {seen}"))
         self._every = every
         self._next = time.monotonic() + (0.0 if tell else every)
 
     def __call__(self, progress: Any) -> None:
         """Show it, if the last time is long enough ago."""
-        if self._parent is not None and os.getppid() != self._parent:
+        if orphaned():
             os.kill(os.getpid(), signal.SIGTERM)  # a training ends with a checkpoint, as when it is asked to stop
         now = time.monotonic()
         if now < self._next:

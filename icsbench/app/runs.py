@@ -1,6 +1,5 @@
 """One run of whatever kind, with its progress on a terminal, on stderr, or told to who watches a sweep."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,22 +7,20 @@ from typing import Any
 
 from icsbench.app.display import bar
 from icsbench.app.lab import run_lab
-from icsbench.app.progress import Shown
+from icsbench.app.progress import Shown, orphaned
 from icsbench.app.reports import EVERY, Reporter
 from icsbench.config import Config
 from icsbench.errors import IcsbenchError
-
-_PARENT = os.getppid()  # of a process of a pool: the sweep, which may die at any time after this
 
 
 def make(config: Config, *, in_pool: bool, reports: Path | None) -> dict[str, Any]:
     """Train, or run a lab; the summary.
 
-    :param in_pool: in a process of a pool, with one thread; it ends where the sweep that started it has died.
+    :param in_pool: with one thread, as others of the pool run beside it.
     :param reports: the folder in which it is told how the run gets on; None for a run that nobody watches.
     :raises IcsbenchError: what the run refuses, in one line; the sweep that started this process has died.
     """
-    if in_pool and os.getppid() != _PARENT:
+    if orphaned():
         raise IcsbenchError("not begun, as the sweep that asked for it has died")
     if reports is None:
         with bar(config) as tell:
@@ -39,10 +36,9 @@ def make(config: Config, *, in_pool: bool, reports: Path | None) -> dict[str, An
     return summary
 
 
-def _made(config: Config, in_pool: bool, shown: Callable[[Config, int | None], Shown]) -> dict[str, Any]:
+def _made(config: Config, in_pool: bool, shown: Callable[[Config], Shown]) -> dict[str, Any]:
     if config.lab is not None:
         return run_lab(config, in_pool=in_pool, shown=shown)
     from icsbench import training
 
-    show = shown(config, _PARENT if in_pool else None)
-    return training.run(config, threads=1 if in_pool else None, show=show)
+    return training.run(config, threads=1 if in_pool else None, show=shown(config))

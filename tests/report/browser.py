@@ -4,6 +4,7 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
+from page import write_page, write_records, write_two
 from selenium import webdriver
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -31,6 +32,16 @@ def chromium(profile):
         yield driver
     finally:
         driver.quit()
+
+
+@contextmanager
+def both_pages(root):
+    """A browser, and the folder with the page of one folder of records and the one that compares two."""
+    write_records(root / "results")
+    write_page(root / "results", root / "report.html")
+    write_two(root / "two", root / "comparison.html")
+    with chromium(root / "profile") as driver:
+        yield driver, root
 
 
 def load(driver, address, width=1280):

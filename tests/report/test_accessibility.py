@@ -3,8 +3,7 @@
 from importlib.resources import files
 
 import pytest
-from browser import chromium, dark, load, media, needs_browser
-from page import write_page, write_records, write_two
+from browser import both_pages, dark, load, media, needs_browser
 
 pytestmark = needs_browser
 OPEN = """
@@ -16,12 +15,8 @@ RUN = "const done = arguments[arguments.length - 1]; axe.run().then(done, (error
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    root = tmp_path_factory.mktemp("axe")
-    write_records(root / "results")
-    write_page(root / "results", root / "report.html")
-    write_two(root / "two", root / "comparison.html")
-    with chromium(root / "profile") as driver:
-        yield driver, root
+    with both_pages(tmp_path_factory.mktemp("axe")) as opened:
+        yield opened
 
 
 def found(driver):

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 import pytest
-from browser import OVERFLOW, chromium, load, media, needs_browser, resize
-from page import EVIL, QUOTES, write_page, write_records, write_two
+from browser import OVERFLOW, both_pages, load, media, needs_browser, resize
+from page import EVIL, QUOTES
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -19,12 +19,8 @@ EXPLORE = "for (const button of document.querySelectorAll('.explore[aria-pressed
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    root = tmp_path_factory.mktemp("charts")
-    write_records(root / "results")
-    write_page(root / "results", root / "report.html")
-    write_two(root / "two", root / "comparison.html")
-    with chromium(root / "profile") as driver:
-        yield driver, root
+    with both_pages(tmp_path_factory.mktemp("charts")) as opened:
+        yield opened
 
 
 @pytest.fixture
