@@ -125,10 +125,13 @@ def test_a_complete_one_is_copied_to_another_experiment():
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [
-        (["model=mlp", "data=digits8"], ["bn-mlp-w0.125-digits8-lr0.1-21b17c47b7"]),
+        (
+            ["model=mlp", "data=digits8", "batch_size=64", "recalibration_batches=40"],
+            ["bn-mlp-w0.125-digits8-lr0.1-21b17c47b7"],
+        ),
         (["model=mlp", "data=mnist", "scale=cpu"], ["bn-mlp-w0.25-mnist-lr0.1-1f97d0da6f"]),
         (
-            ["model=dln", "data=gaussian", "batch_size=1000", "norm=noisy_bn"],
+            ["model=dln", "data=gaussian", "batch_size=1000", "norm=noisy_bn", "recalibration_batches=40"],
             ["noisy_bn-dln-w0.125-gaussian-lr0.1-3bac8ee922"],
         ),
         (["model=mlp", "data=digits8", "scale=paper"], []),
